@@ -1,0 +1,5 @@
+"""`python -m videoannotator` is the console command."""
+
+from videoannotator.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,66 @@
+"""
+What pipelines produce, before it becomes a file.
+
+All times are seconds on the file's timeline as a browser plays it, taken from presentation timestamps; all pixel
+coordinates count from the top left of the upright frame. `frame_number` counts frames in decode order from 0.
+"""
+
+import msgspec
+
+
+class BoundingBox(msgspec.Struct, frozen=True):
+    """Pixels."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+    @property
+    def area(self) -> float:
+        return self.width * self.height
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """One frame that was looked at, also when nothing was found in it."""
+
+    frame_number: int
+    timestamp: float
+    pts: int
+
+
+class Scene(msgspec.Struct, frozen=True):
+    """A stretch without a cut. `end_time` and `frame_end` are those of the next scene's start."""
+
+    start_time: float
+    end_time: float
+    frame_start: int
+    frame_end: int
+    score: float | None = None
+    """How sure the cut that begins it is, 0 to 1; None for the first, which no cut begins."""
+
+    @property
+    def duration(self) -> float:
+        return self.end_time - self.start_time
+
+
+class Face(msgspec.Struct, frozen=True):
+    sample: Sample
+    bounding_box: BoundingBox
+    score: float
+    track_id: int | None = None
+    landmarks: tuple[tuple[float, float], ...] = ()
+    """Pixels, (x, y) in the order the engine's model defines."""
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """A stretch of voice; `label` names the speaker, or `SPEECH` where nobody was told apart."""
+
+    onset: float
+    duration: float
+    label: str = "SPEECH"
+    score: float | None = None
+
+    @property
+    def end(self) -> float:
+        return self.onset + self.duration

@@ -1,0 +1,129 @@
+"""
+Every error raised on purpose. `code` is part of the HTTP API and never changes; the message is for people and may.
+
+* VideoAnnotatorError
+  + NotFound              what was asked for does not exist: job, pipeline, preset, artifact, dataset, batch
+  + Conflict              the thing exists, and its state forbids the request
+  + Refused               the request is understood and cannot be done: unknown parameter, unreadable video
+    - InvalidConfig       carries every problem found, not the first
+    - UnreadableVideo     not a video, a playlist, empty, cut, or of a kind that is not opened
+  + Forbidden             no key, a wrong key, or a key without the scope
+  + StorageTrouble        the storage directory cannot be used: in use, full, not writable, of a newer program
+  + StageEnded            a stage did not end well; `retryable` says whether another attempt may help
+    - StageFailed         the pipeline said so
+    - StageDied           the process ended without a word
+    - StageTooSlow        it ran past its time limit, or reported no progress for too long
+    - StageTooLarge       it used more memory than it may
+    - StageBroke          it sent something that is no message
+  + LeaseLost             another worker, or nobody, holds the job now: stop, and write nothing
+"""
+
+from typing import Self
+
+import msgspec
+
+
+class FieldProblem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One thing wrong with one field of a request."""
+
+    field: str
+    """`pipeline.parameter`, or the name of the request's field."""
+
+    message: str
+    code: str
+    hint: str = ""
+    allowed: tuple[str, ...] = ()
+
+
+class VideoAnnotatorError(Exception):
+    """
+    What went wrong, to what, and what to do about it.
+
+    `str(error)` is message and hint in one line, fit for a terminal and for the `detail` of an answer.
+    """
+
+    code = "INTERNAL_ERROR"
+
+    def __init__(self, message: str, *, hint: str = "", code: str | None = None, field: str | None = None) -> None:
+        super().__init__(message, hint)
+        self.message = message
+        self.hint = hint
+        self.field = field
+        if code is not None:
+            self.code = code
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".rstrip()
+
+
+class NotFound(VideoAnnotatorError):
+    code = "NOT_FOUND"
+
+    @classmethod
+    def of(cls, kind: str, name: str, hint: str = "") -> Self:
+        """The usual sentence: `NotFound.of("job", "job_x")` has the code JOB_NOT_FOUND."""
+        return cls(f"No {kind} is called {name!r}.", hint=hint, code=f"{kind.upper().replace(' ', '_')}_NOT_FOUND")
+
+
+class Conflict(VideoAnnotatorError):
+    code = "CONFLICT"
+
+
+class Refused(VideoAnnotatorError):
+    code = "REFUSED"
+
+
+class InvalidConfig(Refused):
+    code = "INVALID_CONFIG"
+
+    def __init__(self, problems: tuple[FieldProblem, ...]) -> None:
+        first, *rest = problems
+        more = f" ({len(rest)} more)" if rest else ""
+        super().__init__(f"{first.message}{more}", hint=first.hint, code=first.code, field=first.field)
+        self.problems = problems
+
+
+class UnreadableVideo(Refused):
+    code = "UNREADABLE_VIDEO"
+
+
+class Forbidden(VideoAnnotatorError):
+    code = "FORBIDDEN"
+
+
+class StorageTrouble(VideoAnnotatorError):
+    code = "STORAGE_TROUBLE"
+
+
+class LeaseLost(VideoAnnotatorError):
+    code = "LEASE_LOST"
+
+
+class StageEnded(VideoAnnotatorError):
+    code = "STAGE_ENDED"
+    retryable = False
+
+
+class StageFailed(StageEnded):
+    code = "STAGE_FAILED"
+
+    def __init__(self, message: str, *, code: str | None = None, hint: str = "", retryable: bool = False) -> None:
+        super().__init__(message, code=code, hint=hint)
+        self.retryable = retryable
+
+
+class StageDied(StageEnded):
+    code = "STAGE_DIED"
+    retryable = True
+
+
+class StageTooSlow(StageEnded):
+    code = "STAGE_TOO_SLOW"
+
+
+class StageTooLarge(StageEnded):
+    code = "STAGE_OUT_OF_MEMORY"
+
+
+class StageBroke(StageEnded):
+    code = "STAGE_BROKE_PROTOCOL"

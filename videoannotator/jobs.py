@@ -1,0 +1,353 @@
+"""The nouns: a video, a job and its stages, the states they can be in, and what can happen to them."""
+
+import secrets
+import time
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+def new_id(prefix: str) -> str:
+    """A ULID behind a prefix: ids sort by the time they were made. Source: github.com/ulid/spec."""
+    number = int(time.time() * 1000) << 80 | secrets.randbits(80)
+    return f"{prefix}_{''.join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))}"
+
+
+class JobStatus(StrEnum):
+    PENDING = "pending"  #: waits for a worker
+    RUNNING = "running"  #: a worker has claimed it
+    CANCELLING = "cancelling"  #: somebody asked to stop it, and its worker is seeing to that
+    COMPLETED = "completed"  #: every stage that could run has run; see `outcome`
+    FAILED = "failed"  #: no stage gave a result, or the job itself could not be worked on
+    CANCELLED = "cancelled"  #: stopped because somebody asked
+
+    @property
+    def is_final(self) -> bool:
+        return self in (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
+
+    @property
+    def is_held(self) -> bool:
+        """A worker holds a lease on it."""
+        return self in (JobStatus.RUNNING, JobStatus.CANCELLING)
+
+
+class StageStatus(StrEnum):
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    SKIPPED = "skipped"  #: the video lacks what the pipeline needs, a sound track say
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        return self not in (StageStatus.PENDING, StageStatus.RUNNING)
+
+
+class Video(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a probe says of a file. Sizes are those of the upright picture, times are seconds."""
+
+    filename: str
+    """As people know it: cleaned of path parts, control and markup characters."""
+
+    size_bytes: int
+    container: str
+    duration_seconds: float
+    start_seconds: float = 0.0
+    """Timestamp of the first frame on the file's timeline."""
+
+    width: int = 0
+    height: int = 0
+    rotation_degrees: int = 0
+    """Clockwise turn that makes the stored picture upright: 0, 90, 180 or 270. Already applied to width and height."""
+
+    frame_rate: float = 0.0
+    """Average frames per second."""
+
+    variable_frame_rate: bool = False
+    frame_count: int | None = None
+    """Frames that the container announces, where it does."""
+
+    video_codec: str | None = None
+    audio_codec: str | None = None
+    audio_start_seconds: float = 0.0
+    sha256: str | None = None
+    """Of the file's bytes; known once a worker has read it."""
+
+    @property
+    def has_video(self) -> bool:
+        return self.video_codec is not None
+
+    @property
+    def has_audio(self) -> bool:
+        return self.audio_codec is not None
+
+
+class Artifact(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that a job made. `name` is flat and unique within the job."""
+
+    name: str
+    pipeline: str
+    role: str
+    media_type: str
+    size: int
+    sha256: str
+    in_zip: bool = True
+    """Whether the ZIP for the Viewer holds it; some files there would displace others."""
+
+
+class Interval(msgspec.Struct, frozen=True):
+    """One row of the index over annotations: what, who, when. Per-frame data stays in the files."""
+
+    kind: Literal["scene", "face_track", "voice"]
+    onset: float
+    duration: float
+    label: str = ""
+    track: int | None = None
+
+
+class StageError(msgspec.Struct, frozen=True):
+    code: str
+    message: str
+
+
+class Ledger(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What became of every frame (video) or sample block (audio) of the input.
+
+    `closes` is the promise behind "completed": nothing was left out without being counted.
+    """
+
+    expected: int | None
+    """Frames the container announces inside its timeline; None where it does not say."""
+
+    decoded: int
+    failed: int
+    """Frames that were announced or present and could not be decoded, or came out damaged."""
+
+    processed: int
+    skipped: int
+    """Decoded and left out on purpose, by the sampling rate."""
+
+    @property
+    def closes(self) -> bool:
+        return self.decoded == self.processed + self.skipped and (
+            self.expected is None or self.expected <= self.decoded + self.failed
+        )
+
+    @property
+    def lost_share(self) -> float:
+        return self.failed / max(1, self.decoded + self.failed)
+
+
+class ModelUsed(msgspec.Struct, frozen=True):
+    name: str
+    sha256: str
+    licence: str
+
+
+class Provenance(msgspec.Struct, frozen=True, kw_only=True):
+    """How a stage came to its result: all that is needed to get the same bytes again."""
+
+    pipeline_version: str
+    engine: str
+    libraries: dict[str, str]
+    """Distribution name to version, of what computed."""
+
+    models: tuple[ModelUsed, ...] = ()
+    device: str = "cpu"
+    environment: str = "default"
+    ledger: Ledger | None = None
+    known_limits: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class Stage(msgspec.Struct, frozen=True, kw_only=True):
+    """One run of a pipeline in one job."""
+
+    pipeline: str
+    config: dict[str, Any]
+    """Every parameter with its value, defaults filled in."""
+
+    status: StageStatus = StageStatus.PENDING
+    progress: float = 0.0
+    rate: float | None = None
+    """Seconds of video worked through in a second."""
+
+    eta_seconds: float | None = None
+    attempts: int = 0
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    seconds: float | None = None
+    """How long the process ran."""
+
+    annotations: int | None = None
+    error: StageError | None = None
+    provenance: Provenance | None = None
+
+
+class NewStage(msgspec.Struct, frozen=True):
+    pipeline: str
+    config: dict[str, Any]
+    skip_because: StageError | None = None
+    """Set where the probe already shows that the stage has nothing to work on."""
+
+
+class NewJob(msgspec.Struct, frozen=True, kw_only=True):
+    """What `store.add` needs. Everything in it is already checked."""
+
+    id: str
+    video: Video
+    video_path: Path
+    """Where the bytes are, on this machine."""
+
+    owns_video: bool
+    """The file lies under the storage directory and goes when the job goes."""
+
+    stages: tuple[NewStage, ...]
+    config: dict[str, dict[str, Any]] = {}
+    """What the caller gave, before defaults."""
+
+    preset: str | None = None
+    preset_content: dict[str, Any] | None = None
+    tags: tuple[str, ...] = ()
+    priority: int = 0
+    """Higher goes first."""
+
+    batch_id: str | None = None
+    retry_of: str | None = None
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    status: JobStatus
+    video: Video
+    video_path: Path
+    owns_video: bool
+    stages: tuple[Stage, ...]
+    config: dict[str, dict[str, Any]]
+    tags: tuple[str, ...]
+    priority: int
+    attempts: int
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    outcome: Literal["full", "partial"] | None = None
+    """Of a completed job: `partial` where a stage failed or was skipped."""
+
+    error: StageError | None = None
+    stopped_after_seconds: float | None = None
+    """Of a cancelled job: from the request until the last of its processes was gone."""
+
+    preset: str | None = None
+    preset_content: dict[str, Any] | None = None
+    batch_id: str | None = None
+    retry_of: str | None = None
+    queue_position: int | None = None
+    """1 is next. Only while pending."""
+
+    @property
+    def progress(self) -> float:
+        """0 to 1: the mean over the stages."""
+        if self.status is JobStatus.COMPLETED or not self.stages:
+            return 1.0
+        return sum(1.0 if s.status.is_final else s.progress for s in self.stages) / len(self.stages)
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """The longest of the running stages' own; None while one that is not done cannot say."""
+        ahead = [s.eta_seconds for s in self.stages if not s.status.is_final]
+        known = [eta for eta in ahead if eta is not None]
+        return max(known) if known and len(known) == len(ahead) else None
+
+    @property
+    def current_stage(self) -> str | None:
+        return next((s.pipeline for s in self.stages if s.status is StageStatus.RUNNING), None)
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """A worker's hold on a job. Whoever writes with an older `token` gets LeaseLost."""
+
+    job: Job
+    worker: str
+    token: int
+
+
+class StageResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A stage that ended well."""
+
+    annotations: int
+    artifacts: tuple[Artifact, ...]
+    intervals: tuple[Interval, ...]
+    provenance: Provenance
+    seconds: float
+
+
+class Event(msgspec.Struct, frozen=True):
+    """Something that happened. `seq` only grows; it is the SSE id and the Last-Event-ID."""
+
+    seq: int
+    type: str
+    job_id: str | None
+    batch_id: str | None
+    data: dict[str, Any]
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far a stage is: seconds of the video's timeline, so that it means the same for every pipeline."""
+
+    done_seconds: float
+    total_seconds: float
+    rate: float | None = None
+    eta_seconds: float | None = None
+
+    @property
+    def share(self) -> float:
+        return min(1.0, max(0.0, self.done_seconds / self.total_seconds)) if self.total_seconds > 0 else 0.0
+
+
+class Preset(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Named pipelines with parameters. `presets/*.yaml` holds the built-in ones."""
+
+    name: str
+    version: str
+    description: str
+    pipelines: dict[str, dict[str, Any]]
+    """Pipeline to the parameters that differ from its defaults."""
+
+    cost: str = ""
+    """What to expect in time and hardware, in words."""
+
+
+class Token(msgspec.Struct, frozen=True, kw_only=True):
+    """A key to the API. The secret itself is never stored."""
+
+    id: str
+    name: str
+    scope: Literal["read", "write", "admin"]
+    created_at: datetime
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+
+
+class Dataset(msgspec.Struct, frozen=True, kw_only=True):
+    """A directory of videos that are annotated in place."""
+
+    id: str
+    name: str
+    base_path: Path
+    created_at: datetime
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """Jobs submitted as one."""
+
+    id: str
+    name: str
+    created_at: datetime
+    counts: dict[JobStatus, int]

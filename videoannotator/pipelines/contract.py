@@ -1,0 +1,78 @@
+"""
+What a pipeline is, and how to add one.
+
+A pipeline is two files side by side in this folder: `NAME.yaml` declares it (the only source of its parameters,
+defaults, ranges, choices, outputs and known limits), and `NAME.py` has the code:
+
+    def run(stage: Stage) -> Result: ...
+
+`run` is called in a process of its own that may be killed at any moment. It imports its model library inside the
+function, reads `stage.video_path`, writes files into `stage.output_folder`, calls `stage.report.progress` often (it is
+cheap) and raises to fail: `StageFailed` for what the user can understand, anything else counts as a bug. There is
+nothing to clean up. The same input, parameters and versions must give the same bytes: no clock, no ids, no paths in
+what it writes. `tests/test_pipelines.py` holds every pipeline to this.
+"""
+
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
+
+import msgspec
+
+from videoannotator.jobs import Interval, Ledger, ModelUsed, Video
+
+P = TypeVar("P")
+
+
+class Report(Protocol):
+    """How a running stage makes itself heard. Both calls are cheap: progress is thinned out before it is sent."""
+
+    def progress(self, done_seconds: float) -> None:
+        """How far on the video's timeline the work is, in seconds, up to `video.duration_seconds`."""
+
+    def log(self, level: Literal["debug", "info", "warning", "error"], message: str) -> None:
+        """A sentence for the job's log."""
+
+
+class Stage(msgspec.Struct, frozen=True, kw_only=True):
+    """What a pipeline is given."""
+
+    video_path: Path
+    video: Video
+    config: dict[str, Any]
+    """Every declared parameter, checked and complete."""
+
+    output_folder: Path
+    threads: int
+    max_lost_frames: float
+    report: Report
+
+    def parameters(self, kind: type[P]) -> P:
+        """The configuration as a struct of the pipeline's own; its fields are the declared parameters."""
+        return msgspec.convert(self.config, kind)
+
+
+class Output(msgspec.Struct, frozen=True):
+    """A file the pipeline wrote; its name, role and type stand in the declaration too."""
+
+    name: str
+    role: Literal["annotations", "table", "audio_regions", "image", "captions"]
+    media_type: str
+    in_zip: bool = True
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What `run` returns when the files are written."""
+
+    annotations: int
+    """How many scenes, faces, turns … were found."""
+
+    outputs: tuple[Output, ...]
+    engine: str
+    libraries: tuple[str, ...]
+    """Distribution names of what computed; their versions are looked up by the runner."""
+
+    ledger: Ledger
+    intervals: tuple[Interval, ...] = ()
+    models: tuple[ModelUsed, ...] = ()
+    warnings: tuple[str, ...] = ()
+    device: str = "cpu"

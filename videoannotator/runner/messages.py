@@ -1,0 +1,63 @@
+"""The whole conversation between the server and a stage process. Frames are `u32 little-endian length | msgpack`."""
+
+from typing import Any, Literal
+
+import msgspec
+
+from videoannotator.jobs import Interval, Provenance, Video
+from videoannotator.pipelines.contract import Output
+
+MAX_FRAME_BYTES = 4 * 1024**2
+"""A longer frame breaks the protocol: nothing a stage has to say is that long, files are."""
+
+
+class Start(msgspec.Struct, frozen=True, tag="start", kw_only=True):
+    """Parent to child, once, on standard input, which then stays open: its end means that the parent is gone."""
+
+    code: str
+    """Where the pipeline is, `module:function`."""
+
+    pipeline: str
+    video_path: str
+    video: Video
+    config: dict[str, Any]
+    output_folder: str
+    """Empty, and the stage's own. What is in it after Done are the artifacts."""
+
+    threads: int
+    max_lost_frames: float
+    network: Literal["none", "auto", "host"]
+
+
+class Progress(msgspec.Struct, frozen=True, tag="progress"):
+    done_seconds: float
+    total_seconds: float
+
+
+class Log(msgspec.Struct, frozen=True, tag="log"):
+    level: Literal["debug", "info", "warning", "error"]
+    message: str
+
+
+class Partial(msgspec.Struct, frozen=True, tag="partial"):
+    """A piece of the result that is final, `name` being a file in the output folder. For stages that checkpoint."""
+
+    name: str
+    until_seconds: float
+
+
+class Done(msgspec.Struct, frozen=True, tag="done", kw_only=True):
+    annotations: int
+    outputs: tuple[Output, ...]
+    intervals: tuple[Interval, ...] = ()
+    provenance: Provenance
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed", kw_only=True):
+    code: str
+    message: str
+    hint: str = ""
+    retryable: bool = False
+
+
+Message = Progress | Log | Partial | Done | Failed

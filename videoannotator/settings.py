@@ -1,0 +1,163 @@
+"""
+What an operator can set. Read once, at start, and passed on from there.
+
+Sources, the first that names a setting wins: the command line, the environment (`VIDEOANNOTATOR_…`), the file `.env`,
+the file `videoannotator.toml`, the defaults here.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import platformdirs
+from dotenv import dotenv_values
+
+from videoannotator.errors import Refused
+
+PREFIX = "VIDEOANNOTATOR_"
+
+
+def _default_storage() -> Path:
+    return Path(platformdirs.user_data_dir("videoannotator", appauthor=False))
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    storage_dir: Path = msgspec.field(default_factory=_default_storage)
+    """Where the database, the videos and the results live. One server per directory."""
+
+    host: str = "127.0.0.1"
+    """Address the server listens on."""
+
+    port: int = 18011
+    """TCP port the server listens on; 0 takes a free one and prints it."""
+
+    require_auth: bool = True
+    """Ask for a key on every route that is not open. Off only where nobody else can reach the port."""
+
+    api_key: str = ""
+    """An admin key from outside, for containers. Empty: one is made and printed on the first start."""
+
+    allowed_origins: tuple[str, ...] = ()
+    """Web origins that may call the API, beside localhost and 127.0.0.1 on ports 19011-19020 and on the own port."""
+
+    allowed_hosts: tuple[str, ...] = ()
+    """Host names the server answers to, beside localhost, 127.0.0.1, [::1] and the address it listens on."""
+
+    data_roots: tuple[Path, ...] = ()
+    """Directories whose videos may be annotated in place, without an upload."""
+
+    max_concurrent_jobs: int = 4
+    """Jobs worked on at the same time."""
+
+    max_concurrent_stages: int = 0
+    """Stage processes at the same time; 0 means one for each core, at least two."""
+
+    threads_per_stage: int = 0
+    """Threads of one stage's libraries; 0 shares the cores among the stages that may run at once."""
+
+    max_upload_bytes: int = 64 * 1024**3
+    """Largest video accepted in one request."""
+
+    min_free_bytes: int = 512 * 1024**2
+    """Free space below which nothing is accepted, so that what runs can still write its results."""
+
+    cancel_grace_seconds: float = 1.0
+    """Seconds a stage gets between SIGTERM and SIGKILL."""
+
+    stage_timeout_seconds: float = 0.0
+    """Longest run of one stage; 0 means no limit."""
+
+    stage_stall_seconds: float = 300.0
+    """Longest silence of a stage: without progress for so long it is ended."""
+
+    stage_memory_bytes: int = 0
+    """Memory one stage may use; 0 means four fifths of what the machine has."""
+
+    stage_log_bytes: int = 16 * 1024**2
+    """Largest log file of one stage; what it writes beyond is cut, and the log says so."""
+
+    stage_network: Literal["auto", "none", "host"] = "auto"
+    """Whether stages reach the network: `none` never, `host` as the server does, `auto` means `none` where possible."""
+
+    max_lost_frames: float = 0.01
+    """Largest share of a video's frames that may be missing or broken before its stages fail; 0.01 is one percent."""
+
+    max_attempts: int = 3
+    """How often a job is begun again after a crash before it fails, so that one bad video cannot loop."""
+
+    lease_seconds: float = 30.0
+    """How long a job belongs to a worker that no longer says it is alive."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """What the server's own log tells."""
+
+    log_format: Literal["auto", "console", "json"] = "auto"
+    """`json` for machines, `console` for people; `auto` takes console on a terminal."""
+
+    @property
+    def stage_slots(self) -> int:
+        return self.max_concurrent_stages or max(2, _cores())
+
+    @property
+    def stage_threads(self) -> int:
+        return self.threads_per_stage or max(1, -(-_cores() // self.stage_slots))
+
+
+def load_settings(given: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """
+    Read all sources; `given` is what the command line said (None values are left out).
+
+    Raises:
+        Refused: a source names a setting that does not exist, or a value that does not fit.
+    """
+    found: dict[str, Any] = _from_toml(Path("videoannotator.toml"))
+    found |= _from_names({k: v for k, v in dotenv_values(".env").items() if v is not None})
+    found |= _from_names(os.environ if environ is None else environ)
+    found |= {name: value for name, value in (given or {}).items() if value is not None}
+    try:
+        return msgspec.convert(found, Settings, strict=False, dec_hook=_decode)
+    except msgspec.ValidationError as exc:
+        raise Refused(
+            f"A setting is wrong: {exc}.", hint="docs/settings.md lists them.", code="INVALID_SETTING"
+        ) from exc
+
+
+def bundled(folder: Literal["migrations", "presets"]) -> Path:
+    """A folder that stands at the top of a checkout and inside the package of a wheel."""
+    inside = Path(__file__).parent / "_bundled" / folder
+    return inside if inside.is_dir() else Path(__file__).parents[1] / folder
+
+
+def _from_toml(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        return msgspec.toml.decode(file.read_bytes(), type=dict[str, Any])
+    except msgspec.DecodeError as exc:
+        raise Refused(f"{file} cannot be read: {exc}.", code="INVALID_SETTING") from exc
+
+
+def _from_names(variables: Mapping[str, str]) -> dict[str, Any]:
+    names = {PREFIX + field.upper(): field for field in Settings.__struct_fields__}
+    found: dict[str, Any] = {names[name]: value for name, value in variables.items() if name in names}
+    for name in ("allowed_origins", "allowed_hosts"):
+        if name in found:
+            found[name] = [part.strip() for part in found[name].split(",") if part.strip()]
+    if "data_roots" in found:
+        found["data_roots"] = [part for part in found["data_roots"].split(os.pathsep) if part]
+    return found
+
+
+def _decode(kind: type, value: object) -> object:
+    if kind is Path:
+        return Path(str(value)).expanduser()
+    raise NotImplementedError
+
+
+def _cores() -> int:
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,203 @@
+"""
+The store: what everything above relies on, in verbs. `sqlite.py` keeps the promises; nothing else imports SQLite.
+
+Promises of every verb that writes: when it returns, the change and its event are on disk together; when it raises,
+neither is. A status never leaves a final state. Writes that carry a `Claim` are fenced: a worker whose lease was taken
+away gets LeaseLost, and nothing it wrote afterwards exists.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+import msgspec
+
+from videoannotator.jobs import (
+    Artifact,
+    Batch,
+    Claim,
+    Dataset,
+    Event,
+    Interval,
+    Job,
+    JobStatus,
+    NewJob,
+    Preset,
+    Progress,
+    StageError,
+    StageResult,
+    Token,
+)
+
+
+class JobQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Which jobs to list, newest first unless `oldest_first`."""
+
+    status: JobStatus | None = None
+    tag: str | None = None
+    batch_id: str | None = None
+    text: str | None = None
+    """Part of the video's name."""
+
+    created_after: float | None = None
+    """Seconds since the epoch."""
+
+    created_before: float | None = None
+    oldest_first: bool = False
+    limit: int = 10
+    offset: int = 0
+
+
+class JobPage(msgspec.Struct, frozen=True):
+    jobs: tuple[Job, ...]
+    total: int
+
+
+class Store(Protocol):
+    # -- jobs, from the outside
+
+    async def add(self, *jobs: NewJob, batch_name: str | None = None) -> tuple[Job, ...]:
+        """
+        Queue jobs, all or none, and ring for the worker. With `batch_name` they are one batch, whose id their
+        `batch_id` then is.
+        """
+
+    async def get(self, job_id: str) -> Job:
+        """Raises NotFound (JOB_NOT_FOUND)."""
+
+    async def jobs(self, query: JobQuery) -> JobPage:
+        """One page; a page past the end is empty and still knows the total."""
+
+    async def counts(self) -> dict[JobStatus, int]:
+        """How many jobs are in each state, states without any included."""
+
+    async def request_cancel(self, job_id: str) -> Job:
+        """
+        A pending job is cancelled at once; a running one becomes `cancelling` and its worker sees to it; one already
+        cancelled or being cancelled stays as it is.
+
+        Raises:
+            NotFound: JOB_NOT_FOUND.
+            Conflict: JOB_ALREADY_FINISHED.
+        """
+
+    async def remove(self, job_id: str) -> None:
+        """
+        Forget a job that is pending or final, and all that hangs on it.
+
+        Raises:
+            NotFound: JOB_NOT_FOUND.
+            Conflict: JOB_STILL_RUNNING; cancel it first.
+        """
+
+    async def artifacts(self, job_id: str) -> tuple[Artifact, ...]:
+        """What the completed stages of a job made, ordered by name."""
+
+    async def intervals(self, job_id: str) -> tuple[Interval, ...]:
+        """The index over a job's annotations, ordered by onset."""
+
+    async def carry_over(self, finished: str, job_id: str, pipelines: Sequence[str]) -> None:
+        """
+        Give a pending job the completed stages of an earlier job, with their artifacts and intervals, so that a retry
+        does not repeat them. The files are the caller's to link first.
+        """
+
+    # -- jobs, from a worker
+
+    async def claim(self, worker: str) -> Claim | None:
+        """The pending job of the highest priority that waits longest, now running and leased; None if there is none."""
+
+    async def heartbeat(self, claim: Claim) -> bool:
+        """Renew the lease; whether somebody asked for cancellation. Raises LeaseLost."""
+
+    async def start_stage(self, claim: Claim, pipeline: str) -> int:
+        """Note that a stage begins; which attempt this is, from 1. Raises LeaseLost."""
+
+    async def note_progress(self, claim: Claim, pipeline: str, progress: Progress) -> None:
+        """Raises LeaseLost."""
+
+    async def note_video_hash(self, claim: Claim, sha256: str) -> None:
+        """Raises LeaseLost."""
+
+    async def log(self, claim: Claim, pipeline: str | None, level: str, message: str) -> None:
+        """Raises LeaseLost."""
+
+    async def finish_stage(self, claim: Claim, pipeline: str, result: StageResult) -> None:
+        """The stage is completed and its artifacts and intervals are known, in one transaction. Raises LeaseLost."""
+
+    async def fail_stage(self, claim: Claim, pipeline: str, error: StageError, *, seconds: float) -> None:
+        """Raises LeaseLost."""
+
+    async def finish(self, claim: Claim) -> Job:
+        """
+        The job is over, and how follows from its stages: all completed, `completed` and full; some, `completed` and
+        partial; none, `failed`. Raises LeaseLost. A job being cancelled must go through `finish_cancelled`; here
+        it raises Conflict (JOB_BEING_CANCELLED).
+        """
+
+    async def fail(self, claim: Claim, error: StageError) -> Job:
+        """The job failed as a whole; what stages completed stays readable. Raises LeaseLost."""
+
+    async def finish_cancelled(self, claim: Claim) -> Job:
+        """Everything the job had started is gone. Raises LeaseLost."""
+
+    async def give_back(self, claim: Claim) -> None:
+        """The server stops: pending again, or cancelled if that was asked; the attempt does not count."""
+
+    async def take_back(self, *, expired_only: bool = False, max_attempts: int = 3) -> list[Job]:
+        """
+        Put what an earlier life left running back to pending; completed stages stay completed. A job begun
+        `max_attempts` times becomes failed (CRASHED_TOO_OFTEN), one being cancelled becomes cancelled. Call before the
+        first claim. `expired_only` leaves alone whose lease still runs.
+        """
+
+    # -- what happens
+
+    def follow(
+        self, *, after: int | None = None, job_id: str | None = None, batch_id: str | None = None
+    ) -> AsyncIterator[Event]:
+        """
+        Every event with `seq > after`, in order, without gap or repeat, for ever; None means from now on. The first
+        event may take any time; close the iterator to stop.
+        """
+
+    async def last_seq(self) -> int:
+        """The seq of the newest event, 0 where there is none."""
+
+    async def job_events(self, job_id: str, event_type: str) -> tuple[Event, ...]: ...
+
+    async def wait_for_work(self, limit_seconds: float) -> None:
+        """Until the worker's bell rings (a job was added or taken back, a cancellation asked), or the limit."""
+
+    # -- the small nouns
+
+    async def add_token(self, token: Token, secret_hash: str) -> None: ...
+
+    async def token_by_hash(self, secret_hash: str) -> Token | None: ...
+
+    async def tokens(self) -> tuple[Token, ...]: ...
+
+    async def revoke_token(self, token_id: str) -> None:
+        """Raises NotFound (TOKEN_NOT_FOUND)."""
+
+    async def put_preset(self, preset: Preset) -> None: ...
+
+    async def presets(self) -> tuple[Preset, ...]: ...
+
+    async def remove_preset(self, name: str) -> None:
+        """Raises NotFound (PRESET_NOT_FOUND)."""
+
+    async def add_dataset(self, dataset: Dataset) -> None:
+        """Raises Conflict (DATASET_EXISTS) where the name is taken."""
+
+    async def dataset(self, dataset_id: str) -> Dataset:
+        """Raises NotFound (DATASET_NOT_FOUND)."""
+
+    async def datasets(self) -> tuple[Dataset, ...]: ...
+
+    async def remove_dataset(self, dataset_id: str) -> None:
+        """Raises NotFound (DATASET_NOT_FOUND). Jobs made from it stay."""
+
+    async def batch(self, batch_id: str) -> Batch:
+        """Raises NotFound (BATCH_NOT_FOUND)."""
+
+    async def batches(self) -> tuple[Batch, ...]: ...
