@@ -197,6 +197,9 @@ class NewStage(msgspec.Struct, frozen=True):
     skip_because: StageError | None = None
     """Set where the probe already shows that the stage has nothing to work on."""
 
+    carried_over: bool = False
+    """Completed in the job that `retry_of` names: its result, artifacts and intervals are taken from there."""
+
 
 class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     """What `store.add` needs. Everything in it is already checked."""

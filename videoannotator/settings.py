@@ -105,6 +105,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     def stage_threads(self) -> int:
         return self.threads_per_stage or max(1, -(-_cores() // self.stage_slots))
 
+    @property
+    def stage_memory(self) -> int:
+        return self.stage_memory_bytes or _memory_bytes() * 4 // 5
+
 
 def load_settings(given: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
     """
@@ -161,3 +165,11 @@ def _cores() -> int:
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _memory_bytes() -> int:
+    """What the machine has; 0, no limit, where it does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return 0

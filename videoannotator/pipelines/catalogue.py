@@ -152,6 +152,12 @@ class Catalogue:
             raise NotFound.of("pipeline", name, f"There are: {', '.join(self.names)}.")
         return self._by_name[name]
 
+    def type_of(self, pipeline: str, parameter: str) -> str | None:
+        """The declared type of a parameter; None where there is no such thing."""
+        if pipeline not in self._by_name:
+            return None
+        return next((p.type for p in self._by_name[pipeline].parameters if p.name == parameter), None)
+
     def check(
         self, selected: Iterable[str], config: Mapping[str, Mapping[str, Any]]
     ) -> tuple[dict[str, dict[str, Any]], tuple[FieldProblem, ...]]:
@@ -176,6 +182,15 @@ class Catalogue:
                 problems.append(FieldProblem(name, f"{name} is configured and not selected.", "NOT_SELECTED", hint))
         return complete, tuple(problems)
 
+    def require(self, selected: Iterable[str], config: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Complete configurations of the selected pipelines. Raises InvalidConfig with every problem found."""
+        complete, problems = self.check(selected, config)
+        if not problems and not complete:
+            problems = (FieldProblem("selected_pipelines", "No pipeline is selected.", "NOTHING_SELECTED"),)
+        if problems:
+            raise InvalidConfig(problems)
+        return complete
+
     def plan(
         self, video: Video, selected: Iterable[str], config: Mapping[str, Mapping[str, Any]]
     ) -> tuple[NewStage, ...]:
@@ -185,11 +200,7 @@ class Catalogue:
         Raises:
             InvalidConfig: with every problem found; also when the video lacks what each of the pipelines needs.
         """
-        complete, problems = self.check(selected, config)
-        if not problems and not complete:
-            problems = (FieldProblem("selected_pipelines", "No pipeline is selected.", "NOTHING_SELECTED"),)
-        if problems:
-            raise InvalidConfig(problems)
+        complete = self.require(selected, config)
         stages = tuple(NewStage(n, values, _lacks(self._by_name[n], video)) for n, values in complete.items())
         if (lacks := [s.skip_because for s in stages if s.skip_because]) and len(lacks) == len(stages):
             raise InvalidConfig((FieldProblem("video", lacks[0].message, lacks[0].code),))

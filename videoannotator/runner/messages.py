@@ -18,6 +18,8 @@ class Start(msgspec.Struct, frozen=True, tag="start", kw_only=True):
     """Where the pipeline is, `module:function`."""
 
     pipeline: str
+    pipeline_version: str
+    known_limits: tuple[str, ...]
     video_path: str
     video: Video
     config: dict[str, Any]

@@ -1,0 +1,241 @@
+"""
+A job's files: where they lie, and how they get there whole or not at all.
+
+    videos/<job>/          the video, where the job owns it
+    results/<job>/         artifacts and manifest.json; `.attempt-N/<pipeline>/` while a stage is at work
+    logs/<job>/            one file for each stage: what its process printed
+    uploads/*.part         on their way in
+
+A stage writes into a folder of its own attempt. Its files are hashed and on disk before the store is told, and moved to
+their place after; a crash between the two is mended by `settle`. All functions block: call them in a thread.
+"""
+
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from videoannotator.errors import NotFound, StorageTrouble
+from videoannotator.jobs import Artifact, Job, Stage, StageStatus
+from videoannotator.pipelines.contract import Output
+
+MANIFEST = "manifest.json"
+_BLOCK = 1 << 20
+
+
+class Artifacts:
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.uploads = root / "uploads"
+
+    def prepare(self) -> None:
+        """Make the folders, and clear away uploads that an earlier life never finished."""
+        for folder in ("uploads", "videos", "results", "logs"):
+            (self._root / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+        for part in self.uploads.glob("*.part"):
+            part.unlink(missing_ok=True)
+
+    def results(self, job_id: str) -> Path:
+        return self._root / "results" / job_id
+
+    def video_folder(self, job_id: str) -> Path:
+        return self._root / "videos" / job_id
+
+    def log(self, job_id: str, pipeline: str) -> Path:
+        return self._root / "logs" / job_id / f"{pipeline}.log"
+
+    def job_ids(self) -> set[str]:
+        """Every job that files lie here for."""
+        return {e.name for kind in ("videos", "results", "logs") for e in os.scandir(self._root / kind) if e.is_dir()}
+
+    def begin(self, job_id: str, pipeline: str, token: int) -> Path:
+        """An empty folder for one attempt at a stage; also the folder of its log."""
+        self.log(job_id, pipeline).parent.mkdir(parents=True, exist_ok=True)
+        folder = self._attempt(job_id, pipeline, token)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
+
+    def seal(self, job_id: str, pipeline: str, token: int, outputs: Iterable[Output]) -> tuple[Artifact, ...]:
+        """
+        Hash what the attempt wrote and have it on disk for good; it is not yet in its place.
+
+        Raises:
+            StorageTrouble: the disk is full, or cannot be written.
+        """
+        folder = self._attempt(job_id, pipeline, token)
+        try:
+            sealed = tuple(_seal(folder / output.name, pipeline, output) for output in outputs)
+            _sync(folder)
+        except OSError as exc:
+            raise storage_trouble(exc, folder) from exc
+        return sealed
+
+    def publish(self, job_id: str, pipeline: str, token: int, artifacts: Iterable[Artifact]) -> None:
+        """Move sealed files to their place. Call after the store has accepted the stage's completion."""
+        folder, results = self._attempt(job_id, pipeline, token), self.results(job_id)
+        for artifact in artifacts:
+            (folder / artifact.name).replace(results / artifact.name)
+        _sync(results)
+        self.abandon(job_id, pipeline, token)
+
+    def abandon(self, job_id: str, pipeline: str, token: int) -> None:
+        """Remove what an attempt left."""
+        folder = self._attempt(job_id, pipeline, token)
+        shutil.rmtree(folder, ignore_errors=True)
+        if folder.parent.is_dir() and not any(folder.parent.iterdir()):
+            folder.parent.rmdir()
+
+    def settle(self, job_id: str, artifacts: Iterable[Artifact]) -> None:
+        """
+        After a crash: finish moving what the store already knows, and remove all other attempts.
+
+        Raises:
+            StorageTrouble: RESULT_MISSING, a file that the store knows is nowhere.
+        """
+        results = self.results(job_id)
+        for artifact in artifacts:
+            if not (results / artifact.name).is_file():
+                self._recover(results, artifact)
+        for attempt in results.glob(".attempt-*"):
+            shutil.rmtree(attempt, ignore_errors=True)
+
+    def carry_over(self, finished: str, job_id: str, artifacts: Iterable[Artifact]) -> None:
+        """Give a new job the files of an earlier one, without copying where the file system can link."""
+        self.results(job_id).mkdir(parents=True, exist_ok=True)
+        for artifact in artifacts:
+            link_or_copy(self.results(finished) / artifact.name, self.results(job_id) / artifact.name)
+
+    def write_manifest(self, job: Job, artifacts: Sequence[Artifact]) -> None:
+        folder = self.results(job.id)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest(job, artifacts)), indent=2))
+
+    def find(self, job: Job, artifacts: Iterable[Artifact], name: str) -> Path:
+        """Raises NotFound (ARTIFACT_NOT_FOUND) for every name that is not the manifest's or in it."""
+        known = {a.name for a in artifacts} | {MANIFEST}
+        file = self.results(job.id) / name
+        if name not in known or not file.is_file():
+            raise NotFound.of("artifact", name, f"GET /api/v1/jobs/{job.id}/manifest lists them.")
+        return file
+
+    def remove(self, job_id: str) -> None:
+        for folder in (self.video_folder(job_id), self.results(job_id), self._root / "logs" / job_id):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _attempt(self, job_id: str, pipeline: str, token: int) -> Path:
+        return self.results(job_id) / f".attempt-{token}" / pipeline
+
+    def _recover(self, results: Path, artifact: Artifact) -> None:
+        for left in results.glob(f".attempt-*/{artifact.pipeline}/{artifact.name}"):
+            if sha256(left) == artifact.sha256:
+                left.replace(results / artifact.name)
+                _sync(results)
+                return
+        message = f"{artifact.name} was finished and is gone from {results}."
+        raise StorageTrouble(message, hint="Retry the job from scratch.", code="RESULT_MISSING")
+
+
+def manifest(job: Job, artifacts: Sequence[Artifact]) -> dict[str, Any]:
+    """What a job's result says of itself (API.md). Paths are relative to the job's results; the order is fixed."""
+    return {
+        "job_id": job.id,
+        "outputs": {job.video.filename: [_entry(a) for a in sorted(artifacts, key=lambda a: a.name)]},
+        "viewer_hint": {"zip": f"/api/v1/jobs/{job.id}/artifacts", "files": [a.name for a in artifacts if a.in_zip]},
+        "provenance": {
+            "input": msgspec.to_builtins(job.video),
+            "preset": job.preset,
+            "stages": [_account(stage) for stage in job.stages],
+        },
+    }
+
+
+def sha256(file: Path, stop: threading.Event | None = None) -> str:
+    """Hex digest of a file's bytes; raises InterruptedError when `stop` is set while it reads."""
+    digest = hashlib.sha256()
+    with file.open("rb", buffering=0) as bytes_of:
+        while block := bytes_of.read(_BLOCK):
+            if stop is not None and stop.is_set():
+                raise InterruptedError
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Write a file so that after a crash there is the old one or the new one, never half of one."""
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")
+    try:
+        with os.fdopen(handle, "wb") as new:
+            new.write(content)
+            new.flush()
+            os.fsync(new.fileno())
+        Path(name).replace(file)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    _sync(file.parent)
+
+
+def storage_trouble(exc: OSError, where: Path) -> StorageTrouble:
+    """What a failed write means to the user: STORAGE_FULL or STORAGE_NOT_WRITABLE."""
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageTrouble(f"There is no space left in {where}.", hint="Free some and retry.", code="STORAGE_FULL")
+    message = f"{where} cannot be written: {exc.strerror}."
+    return StorageTrouble(message, hint="Choose another --storage-dir.", code="STORAGE_NOT_WRITABLE")
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _seal(file: Path, pipeline: str, output: Output) -> Artifact:
+    _sync(file)
+    return Artifact(
+        name=output.name,
+        pipeline=pipeline,
+        role=output.role,
+        media_type=output.media_type,
+        size=file.stat().st_size,
+        sha256=sha256(file),
+        in_zip=output.in_zip,
+    )
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _entry(artifact: Artifact) -> dict[str, Any]:
+    return {
+        "type": artifact.media_type,
+        "role": artifact.role,
+        "path": artifact.name,
+        "size": artifact.size,
+        "sha256": artifact.sha256,
+        "meta": {"pipeline": artifact.pipeline},
+    }
+
+
+def _account(stage: Stage) -> dict[str, Any]:
+    account: dict[str, Any] = {"pipeline": stage.pipeline, "status": stage.status, "parameters": stage.config}
+    if stage.status is StageStatus.COMPLETED:
+        account |= {"seconds": stage.seconds, "annotations": stage.annotations}
+    if stage.provenance is not None:
+        account |= msgspec.to_builtins(stage.provenance)
+    if stage.error is not None:
+        account["error"] = msgspec.to_builtins(stage.error)
+    return account

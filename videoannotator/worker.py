@@ -1,0 +1,315 @@
+"""
+Takes jobs from the store, runs their stages in processes of their own, and sees every job to one ending.
+
+The worker is one task. It claims while it has room; each job is a task below it, and each stage one below that. Whoever
+cancels the worker gets it back only when no stage is left and every job is pending again.
+"""
+
+import asyncio
+import sys
+import threading
+import time
+from pathlib import Path
+
+import structlog
+
+from videoannotator.artifacts import Artifacts, sha256
+from videoannotator.errors import Conflict, LeaseLost, StageEnded, StorageTrouble
+from videoannotator.jobs import Claim, Job, JobStatus, Progress, Stage, StageError, StageResult, StageStatus
+from videoannotator.pipelines.catalogue import Catalogue
+from videoannotator.runner import Limits, Runner
+from videoannotator.runner.messages import Done, Log, Start
+from videoannotator.runner.messages import Progress as Report
+from videoannotator.scheduler import Scheduler
+from videoannotator.settings import Settings
+from videoannotator.store import Store
+
+LOOK_AGAIN_SECONDS = 1.0
+_AFTER_STORAGE_TROUBLE_SECONDS = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+class Worker:
+    def __init__(
+        self, *, store: Store, artifacts: Artifacts, runner: Runner, catalogue: Catalogue, settings: Settings
+    ) -> None:
+        self.store = store
+        self.artifacts = artifacts
+        self.runner = runner
+        self.catalogue = catalogue
+        self.settings = settings
+        self.scheduler = Scheduler(settings.stage_slots)
+        self._jobs: set[asyncio.Task[None]] = set()
+
+    @property
+    def active_jobs(self) -> int:
+        return len(self._jobs)
+
+    async def recover(self) -> list[Job]:
+        """Take back what an earlier life left running. Must end before `run` begins."""
+        return await self.store.take_back(max_attempts=self.settings.max_attempts)
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        try:
+            while True:
+                try:
+                    await self._claim_while_there_is_room()
+                    await self._wait()
+                except StorageTrouble as trouble:
+                    log.warning("the queue cannot be read or written", reason=str(trouble))
+                    await asyncio.sleep(_AFTER_STORAGE_TROUBLE_SECONDS)
+        finally:
+            await _end(self._jobs)
+
+    async def _claim_while_there_is_room(self) -> None:
+        while len(self._jobs) < self.settings.max_concurrent_jobs:
+            claim = await self.store.claim("worker")
+            if claim is None:
+                return
+            task = asyncio.create_task(_JobRun(self, claim).work(), name=f"job {claim.job.id}")
+            self._jobs.add(task)
+
+    async def _wait(self) -> None:
+        """Until a job ends, the bell rings, or it is time to look again. A job's task never raises on purpose."""
+        bell = asyncio.create_task(self.store.wait_for_work(LOOK_AGAIN_SECONDS), name="bell")
+        try:
+            done, _ = await asyncio.wait({bell, *self._jobs}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await _end({bell})
+        for task in done - {bell}:
+            self._jobs.discard(task)
+            task.result()
+
+
+class _JobRun:
+    """One claimed job, from claim to ending."""
+
+    def __init__(self, worker: Worker, claim: Claim) -> None:
+        self._worker = worker
+        self._claim = claim
+        self._store = worker.store
+        self._artifacts = worker.artifacts
+        self._settings = worker.settings
+        self._log = log.bind(job_id=claim.job.id)
+
+    async def work(self) -> None:
+        try:
+            await self._until_an_ending()
+        except LeaseLost:
+            self._log.warning("the job was taken away; nothing more is written for it")
+        except asyncio.CancelledError:
+            await asyncio.shield(asyncio.ensure_future(self._give_back()))
+            raise
+        except Exception as bug:
+            self._log.exception("a bug of ours in one job")
+            await self._fail(StageError("INTERNAL_ERROR", f"The server failed on this job: {type(bug).__name__}."))
+
+    async def _until_an_ending(self) -> None:
+        stages = asyncio.create_task(self._run_stages(), name=f"stages of {self._claim.job.id}")
+        watch = asyncio.create_task(self._until_cancel_is_asked(), name=f"watch of {self._claim.job.id}")
+        try:
+            await asyncio.wait({stages, watch}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await _end({stages, watch})
+        if watch.done() and not watch.cancelled() and (lost := watch.exception()):
+            raise lost
+        if stages.cancelled():
+            await self._finish_cancelled()
+            return
+        stages.result()
+        await self._finish()
+
+    async def _run_stages(self) -> None:
+        job = self._claim.job
+        await asyncio.to_thread(self._artifacts.settle, job.id, await self._store.artifacts(job.id))
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._hash_video(), name=f"hash of {job.id}")
+                for stage in job.stages:
+                    if not stage.status.is_final:
+                        group.create_task(self._run_stage(stage), name=f"{stage.pipeline} of {job.id}")
+        except ExceptionGroup as several:
+            raise several.exceptions[0] from several
+
+    async def _hash_video(self) -> None:
+        if self._claim.job.video.sha256 is not None:
+            return
+        stop = threading.Event()
+        try:
+            digest = await asyncio.to_thread(sha256, self._claim.job.video_path, stop)
+        finally:
+            stop.set()
+        await self._store.note_video_hash(self._claim, digest)
+
+    async def _run_stage(self, stage: Stage) -> None:
+        job, token = self._claim.job, self._claim.token
+        async with self._worker.scheduler.room():
+            await self._store.start_stage(self._claim, stage.pipeline)
+            folder = await asyncio.to_thread(self._artifacts.begin, job.id, stage.pipeline, token)
+            started = time.monotonic()
+            try:
+                done = await self._run_process(stage, folder)
+                sealed = await asyncio.to_thread(self._artifacts.seal, job.id, stage.pipeline, token, done.outputs)
+                result = StageResult(
+                    annotations=done.annotations,
+                    artifacts=sealed,
+                    intervals=done.intervals,
+                    provenance=done.provenance,
+                    seconds=round(time.monotonic() - started, 3),
+                )
+                await self._store.finish_stage(self._claim, stage.pipeline, result)
+                await asyncio.to_thread(self._artifacts.publish, job.id, stage.pipeline, token, sealed)
+            except (StageEnded, StorageTrouble) as ended:
+                self._log.warning("stage failed", stage=stage.pipeline, code=ended.code, reason=str(ended))
+                seconds = round(time.monotonic() - started, 3)
+                error = StageError(ended.code, str(ended))
+                await self._store.fail_stage(self._claim, stage.pipeline, error, seconds=seconds)
+            finally:
+                await asyncio.to_thread(self._artifacts.abandon, job.id, stage.pipeline, token)
+
+    async def _run_process(self, stage: Stage, folder: Path) -> Done:
+        job, settings = self._claim.job, self._settings
+        declaration = self._worker.catalogue.get(stage.pipeline)
+        start = Start(
+            code=declaration.code,
+            pipeline=stage.pipeline,
+            pipeline_version=declaration.version,
+            known_limits=declaration.known_limits,
+            video_path=str(job.video_path),
+            video=job.video,
+            config=stage.config,
+            output_folder=str(folder),
+            threads=settings.stage_threads,
+            max_lost_frames=settings.max_lost_frames,
+            network=settings.stage_network,
+        )
+        async with _Notes(self._store, self._claim, stage.pipeline) as notes:
+            return await self._worker.runner.run(
+                start,
+                interpreter=Path(sys.executable),
+                log=self._artifacts.log(job.id, stage.pipeline),
+                limits=_limits(settings),
+                on_progress=notes.progress,
+                on_log=notes.log,
+            )
+
+    async def _until_cancel_is_asked(self) -> None:
+        """Keep the lease meanwhile. Raises LeaseLost."""
+        renewed = time.monotonic()
+        while True:
+            await self._store.wait_for_work(LOOK_AGAIN_SECONDS)
+            if time.monotonic() - renewed >= self._settings.lease_seconds / 3:
+                await self._store.heartbeat(self._claim)
+                renewed = time.monotonic()
+            if (await self._store.get(self._claim.job.id)).status is JobStatus.CANCELLING:
+                return
+
+    async def _finish(self) -> None:
+        job_id = self._claim.job.id
+        job = await self._store.get(job_id)
+        if any(stage.status is StageStatus.COMPLETED for stage in job.stages):
+            await asyncio.to_thread(self._artifacts.write_manifest, job, await self._store.artifacts(job_id))
+        try:
+            ended = await self._store.finish(self._claim)
+        except Conflict:
+            await self._finish_cancelled()
+            return
+        self._log.info("job ended", status=ended.status, outcome=ended.outcome)
+
+    async def _finish_cancelled(self) -> None:
+        ended = await self._store.finish_cancelled(self._claim)
+        self._log.info("job cancelled", stopped_after_seconds=ended.stopped_after_seconds)
+
+    async def _give_back(self) -> None:
+        try:
+            await self._store.give_back(self._claim)
+        except LeaseLost:
+            self._log.warning("the job was taken away while the server stopped")
+
+    async def _fail(self, error: StageError) -> None:
+        try:
+            await self._store.fail(self._claim, error)
+        except (LeaseLost, StorageTrouble) as exc:
+            # Its lease runs out, and whoever takes it back counts the attempt: nothing is lost, and nothing loops.
+            self._log.warning("the failure could not be recorded", reason=str(exc))
+
+
+class _Notes:
+    """
+    Brings what a stage reports into the store, without ever making the stage wait.
+
+    Progress that arrives while an earlier one is being written is replaced by what comes after it; log lines are not.
+    """
+
+    def __init__(self, store: Store, claim: Claim, pipeline: str) -> None:
+        self._store = store
+        self._claim = claim
+        self._pipeline = pipeline
+        self._began: tuple[float, float] | None = None
+        self._latest: Progress | None = None
+        self._lines: list[Log] = []
+        self._news = asyncio.Event()
+        self._closing = False
+
+    async def __aenter__(self) -> "_Notes":
+        self._writing = asyncio.create_task(self._write(), name=f"notes of {self._pipeline}")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._closing = True
+        self._news.set()
+        await self._writing
+
+    def progress(self, report: Report) -> None:
+        now = time.monotonic()
+        if self._began is None:
+            self._began = (now, report.done_seconds)
+        began, first = self._began
+        rate = (report.done_seconds - first) / (now - began) if now > began else 0.0
+        eta = max(0.0, report.total_seconds - report.done_seconds) / rate if rate > 0 else None
+        self._latest = Progress(report.done_seconds, report.total_seconds, rate or None, eta)
+        self._news.set()
+
+    def log(self, line: Log) -> None:
+        self._lines.append(line)
+        self._news.set()
+
+    async def _write(self) -> None:
+        while not (self._closing and not self._news.is_set()):
+            await self._news.wait()
+            self._news.clear()
+            try:
+                await self._write_what_is_new()
+            except StorageTrouble as trouble:
+                # Worth a warning and not the stage: its result may find room again.
+                log.warning("progress could not be recorded", job_id=self._claim.job.id, reason=str(trouble))
+            except LeaseLost:
+                return  # the job's own watch notices it too, and stops the stage
+
+    async def _write_what_is_new(self) -> None:
+        lines, self._lines = self._lines, []
+        for line in lines:
+            await self._store.log(self._claim, self._pipeline, line.level, line.message)
+        latest, self._latest = self._latest, None
+        if latest is not None:
+            await self._store.note_progress(self._claim, self._pipeline, latest)
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        grace_seconds=settings.cancel_grace_seconds,
+        timeout_seconds=settings.stage_timeout_seconds,
+        stall_seconds=settings.stage_stall_seconds,
+        memory_bytes=settings.stage_memory,
+        log_bytes=settings.stage_log_bytes,
+    )
+
+
+async def _end(tasks: set[asyncio.Task[None]]) -> None:
+    """Cancel tasks and wait until they are really over; what they raise is their owner's to look at."""
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)

@@ -1,0 +1,262 @@
+"""
+One opened storage directory and everything that works on it, without a port: the server and `annotate` both stand on
+this. What goes into the queue goes through `admit` and `submit`, so that both refuse the same things.
+"""
+
+import asyncio
+import hashlib
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+import structlog
+
+from videoannotator.artifacts import Artifacts, link_or_copy, storage_trouble
+from videoannotator.errors import Conflict, NotFound, StorageTrouble
+from videoannotator.jobs import Job, NewJob, NewStage, Preset, Stage, StageStatus, new_id
+from videoannotator.pipelines.catalogue import Catalogue
+from videoannotator.presets import builtin_presets
+from videoannotator.runner import Prober, Runner
+from videoannotator.settings import Settings
+from videoannotator.store import Store
+from videoannotator.store.sqlite import SqliteStore
+from videoannotator.worker import Worker
+
+DEFAULT_PRESET = "quick"
+
+log = structlog.get_logger(__name__)
+
+
+class Selection(msgspec.Struct, frozen=True, kw_only=True):
+    """What a user asks to be run: a preset, pipelines, or both; `config` goes over the preset's parameters."""
+
+    preset: str | None = None
+    pipelines: tuple[str, ...] = ()
+    config: dict[str, dict[str, Any]] = {}
+
+
+class Workspace:
+    def __init__(self, *, settings: Settings, store: Store, runner: Runner, prober: Prober) -> None:
+        self.settings = settings
+        self.store = store
+        self.runner = runner
+        self.prober = prober
+        self.catalogue = Catalogue.load()
+        self.artifacts = Artifacts(settings.storage_dir)
+        self.worker = Worker(
+            store=store, artifacts=self.artifacts, runner=runner, catalogue=self.catalogue, settings=settings
+        )
+        self.failed = asyncio.Event()
+        """Set when the worker has ended by itself, which it never should: stop, and say `failure`."""
+        self.failure: BaseException | None = None
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: Settings) -> AsyncIterator[Self]:
+        """
+        Lock the directory, bring the database up to date, mend what a crash left, and begin to work.
+
+        When the block ends no stage process is left, and what was running is pending again.
+
+        Raises:
+            StorageTrouble: the directory is in use, full, not writable, damaged, or of a newer program.
+        """
+        folder = settings.storage_dir
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as exc:
+            raise storage_trouble(exc, folder) from exc
+        async with AsyncExitStack() as stack:
+            opened = SqliteStore.open(folder, lease_seconds=settings.lease_seconds)
+            store = await stack.enter_async_context(opened)
+            runner = await stack.enter_async_context(Runner.open(_storage_id(folder)))
+            prober = await stack.enter_async_context(Prober.open(runner))
+            workspace = cls(settings=settings, store=store, runner=runner, prober=prober)
+            await asyncio.to_thread(workspace.artifacts.prepare)
+            left = await asyncio.to_thread(workspace.artifacts.job_ids)
+            await workspace.worker.recover()
+            stack.push_async_callback(_stop, asyncio.create_task(workspace._work(), name="worker"))
+            stack.push_async_callback(_stop, asyncio.create_task(workspace._remove_orphans(left), name="orphans"))
+            yield workspace
+
+    async def check(self, selection: Selection) -> None:
+        """Raises what `admit` would raise for every video."""
+        _, pipelines, config = await self._resolve(selection)
+        self.catalogue.require(pipelines, config)
+
+    async def admit(
+        self,
+        path: Path,
+        filename: str,
+        selection: Selection,
+        *,
+        owns_video: bool,
+        job_id: str | None = None,
+        tags: tuple[str, ...] = (),
+        priority: int = 0,
+        batch_id: str | None = None,
+    ) -> NewJob:
+        """
+        Look at a video and at what is asked, and refuse what cannot be done. Nothing is queued yet.
+
+        Raises:
+            UnreadableVideo, InvalidConfig: see there.
+            NotFound: PRESET_NOT_FOUND.
+            StorageTrouble: STORAGE_FULL, too little free space to write results.
+        """
+        preset, pipelines, config = await self._resolve(selection)
+        self.catalogue.require(pipelines, config)
+        await asyncio.to_thread(self._require_space)
+        video = await self.prober.probe(path, filename)
+        return NewJob(
+            id=job_id or new_id("job"),
+            video=video,
+            video_path=path,
+            owns_video=owns_video,
+            stages=self.catalogue.plan(video, pipelines, config),
+            config=selection.config,
+            preset=preset.name if preset else None,
+            preset_content=msgspec.to_builtins(preset) if preset else None,
+            tags=tags,
+            priority=priority,
+            batch_id=batch_id,
+        )
+
+    async def submit(self, *jobs: NewJob, batch_name: str | None = None) -> tuple[Job, ...]:
+        """When it returns, the jobs are on disk and will be worked on, whatever happens to this process."""
+        return await self.store.add(*jobs, batch_name=batch_name)
+
+    async def cancel(self, job_id: str) -> Job:
+        return await self.store.request_cancel(job_id)
+
+    async def retry(self, job_id: str, *, from_scratch: bool = False) -> Job:
+        """
+        A new job on the same video, with what the old one finished. Final states never change, so the old one stays.
+
+        Raises:
+            Conflict: JOB_NOT_FINISHED, or JOB_SUCCEEDED where nothing is left to do again.
+        """
+        old = await self.store.get(job_id)
+        if not old.status.is_final:
+            raise Conflict(f"Job {job_id} is {old.status}.", hint="Cancel it first.", code="JOB_NOT_FINISHED")
+        if old.outcome == "full" and not from_scratch:
+            hint = 'Send {"from_scratch": true} to run it again all the same.'
+            raise Conflict(f"Every stage of job {job_id} is completed.", hint=hint, code="JOB_SUCCEEDED")
+        new = self._again(old, keep=() if from_scratch else _finished(old))
+        await asyncio.to_thread(self._bring_files, old, new)
+        kept = {stage.pipeline for stage in new.stages if stage.carried_over}
+        artifacts = [a for a in await self.store.artifacts(old.id) if a.pipeline in kept]
+        await asyncio.to_thread(self.artifacts.carry_over, old.id, new.id, artifacts)
+        (job,) = await self.submit(new)
+        return job
+
+    async def delete(self, job_id: str) -> None:
+        """Cancel the job if it runs, wait until it has ended, then remove rows and files."""
+        job = await self.store.get(job_id)
+        if not job.status.is_final:
+            last = await self.store.last_seq()
+            with suppress(Conflict):
+                await self.cancel(job_id)
+            await self._until_final(job_id, last)
+        await self.store.remove(job_id)
+        await asyncio.to_thread(self.artifacts.remove, job_id)
+
+    async def presets(self) -> tuple[Preset, ...]:
+        """The built-in ones, then those that users stored, by name."""
+        return (*builtin_presets().values(), *await self.store.presets())
+
+    async def preset(self, name: str) -> Preset:
+        """Raises NotFound (PRESET_NOT_FOUND)."""
+        presets = {preset.name: preset for preset in await self.presets()}
+        if name not in presets:
+            raise NotFound.of("preset", name, f"There are: {', '.join(presets)}.")
+        return presets[name]
+
+    async def _resolve(self, selection: Selection) -> tuple[Preset | None, tuple[str, ...], dict[str, dict[str, Any]]]:
+        if selection.preset is None and selection.pipelines:
+            return None, selection.pipelines, selection.config
+        preset = await self.preset(selection.preset or DEFAULT_PRESET)
+        pipelines = selection.pipelines or tuple(preset.pipelines)
+        config = {name: values for name, values in preset.pipelines.items() if name in pipelines and values}
+        for name, values in selection.config.items():
+            config[name] = config.get(name, {}) | values
+        return preset, pipelines, config
+
+    def _require_space(self) -> None:
+        free = shutil.disk_usage(self.settings.storage_dir).free
+        if free < self.settings.min_free_bytes:
+            message = f"Only {free / 2**20:.0f} MiB are free in {self.settings.storage_dir}."
+            hint = f"Free some: at least {self.settings.min_free_bytes / 2**20:.0f} MiB (min_free_bytes) are kept."
+            raise StorageTrouble(message, hint=hint, code="STORAGE_FULL")
+
+    def _again(self, old: Job, *, keep: tuple[str, ...]) -> NewJob:
+        new_job = new_id("job")
+        path = self.artifacts.video_folder(new_job) / old.video_path.name if old.owns_video else old.video_path
+        return NewJob(
+            id=new_job,
+            video=old.video,
+            video_path=path,
+            owns_video=old.owns_video,
+            stages=tuple(_stage_again(stage, carried_over=stage.pipeline in keep) for stage in old.stages),
+            config=old.config,
+            preset=old.preset,
+            preset_content=old.preset_content,
+            tags=old.tags,
+            priority=old.priority,
+            batch_id=old.batch_id,
+            retry_of=old.id,
+        )
+
+    def _bring_files(self, old: Job, new: NewJob) -> None:
+        if not old.video_path.is_file():
+            message = f"The video of job {old.id} is gone."
+            raise Conflict(message, hint="Submit it again.", code="VIDEO_GONE")
+        if new.owns_video:
+            new.video_path.parent.mkdir(mode=0o700, parents=True)
+            link_or_copy(old.video_path, new.video_path)
+
+    async def _until_final(self, job_id: str, after: int) -> None:
+        if (await self.store.get(job_id)).status.is_final:
+            return
+        async for _ in self.store.follow(after=after, job_id=job_id):
+            if (await self.store.get(job_id)).status.is_final:
+                return
+
+    async def _work(self) -> None:
+        try:
+            await self.worker.run()
+        except Exception as exc:
+            log.critical("the worker ended", exc_info=exc)
+            self.failure = exc
+        finally:
+            self.failed.set()
+
+    async def _remove_orphans(self, left: set[str]) -> None:
+        """Files that a crash left between upload and row, or between the row's removal and theirs."""
+        for job_id in left:
+            try:
+                await self.store.get(job_id)
+            except NotFound:
+                await asyncio.to_thread(self.artifacts.remove, job_id)
+
+
+def _finished(job: Job) -> tuple[str, ...]:
+    return tuple(stage.pipeline for stage in job.stages if stage.status is StageStatus.COMPLETED)
+
+
+def _stage_again(stage: Stage, *, carried_over: bool) -> NewStage:
+    skipped = stage.error if stage.status is StageStatus.SKIPPED else None
+    return NewStage(stage.pipeline, stage.config, skipped, carried_over)
+
+
+def _storage_id(folder: Path) -> str:
+    return hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+
+
+async def _stop(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
