@@ -49,6 +49,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     data_roots: tuple[Path, ...] = ()
     """Directories whose videos may be annotated in place, without an upload."""
 
+    pipeline_dirs: tuple[Path, ...] = ()
+    """Directories with pipelines of your own, each a NAME.yaml and a NAME.py as in videoannotator/pipelines."""
+
     max_concurrent_jobs: int = 4
     """Jobs worked on at the same time."""
 
@@ -150,8 +153,9 @@ def _from_names(variables: Mapping[str, str]) -> dict[str, Any]:
     for name in ("allowed_origins", "allowed_hosts"):
         if name in found:
             found[name] = [part.strip() for part in found[name].split(",") if part.strip()]
-    if "data_roots" in found:
-        found["data_roots"] = [part for part in found["data_roots"].split(os.pathsep) if part]
+    for name in ("data_roots", "pipeline_dirs"):
+        if name in found:
+            found[name] = [part for part in found[name].split(os.pathsep) if part]
     return found
 
 

@@ -173,7 +173,7 @@ class _JobRun:
         job, settings = self._claim.job, self._settings
         declaration = self._worker.catalogue.get(stage.pipeline)
         start = Start(
-            code=declaration.code,
+            code=self._worker.catalogue.code_of(stage.pipeline),
             pipeline=stage.pipeline,
             pipeline_version=declaration.version,
             known_limits=declaration.known_limits,

@@ -44,7 +44,7 @@ class Workspace:
         self.store = store
         self.runner = runner
         self.prober = prober
-        self.catalogue = Catalogue.load()
+        self.catalogue = Catalogue.load(settings.pipeline_dirs)
         self.artifacts = Artifacts(settings.storage_dir)
         self.worker = Worker(
             store=store, artifacts=self.artifacts, runner=runner, catalogue=self.catalogue, settings=settings

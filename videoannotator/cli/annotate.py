@@ -30,12 +30,13 @@ def run(given: argparse.Namespace) -> int:
     from videoannotator.cli.progress import display
     from videoannotator.cli.run import annotate
     from videoannotator.pipelines.catalogue import Catalogue
+    from videoannotator.settings import load_settings
     from videoannotator.workspace import Selection
 
     selection = Selection(
         preset=given.preset,
         pipelines=tuple(name.strip() for name in given.pipelines.split(",") if name.strip()),
-        config=parse_settings(given.set, Catalogue.load().type_of),
+        config=parse_settings(given.set, Catalogue.load(load_settings().pipeline_dirs).type_of),
     )
     inputs = find_inputs(given.videos, given.output)
     return annotate(inputs, selection, output=given.output, show=display(as_json=given.json))

@@ -18,8 +18,9 @@ def add_to(commands: Any) -> None:
 
 def show_pipelines(given: argparse.Namespace) -> int:
     from videoannotator.pipelines.catalogue import Catalogue
+    from videoannotator.settings import load_settings
 
-    catalogue = Catalogue.load()
+    catalogue = Catalogue.load(load_settings().pipeline_dirs)
     chosen = [catalogue.get(given.name)] if given.name else list(catalogue)
     if given.json:
         _say_json(chosen)

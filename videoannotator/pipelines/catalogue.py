@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from videoannotator.errors import FieldProblem, InvalidConfig, NotFound
+from videoannotator.errors import FieldProblem, InvalidConfig, NotFound, Refused
 from videoannotator.jobs import NewStage, StageError, Video
 
 Scalar = bool | int | float | str
@@ -107,11 +107,6 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     default_enabled: bool = True
 
     @property
-    def code(self) -> str:
-        """Where the code is, `module:function`."""
-        return f"videoannotator.pipelines.{self.name}:run"
-
-    @property
     def defaults(self) -> dict[str, Any]:
         return {p.name: list(p.default) if isinstance(p.default, tuple) else p.default for p in self.parameters}
 
@@ -130,14 +125,20 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 class Catalogue:
     """All declared pipelines, in the order of their names."""
 
-    def __init__(self, declarations: Iterable[Declaration]) -> None:
-        self._by_name = {d.name: d for d in sorted(declarations, key=lambda d: d.name)}
+    def __init__(self, files: Iterable[Path]) -> None:
+        found = {file: _read(file) for file in files}
+        self._by_name = {d.name: d for d in sorted(found.values(), key=lambda d: d.name)}
+        self._code = {d.name: _code(file) for file, d in found.items()}
 
     @classmethod
-    def load(cls, folder: Path | None = None) -> "Catalogue":
-        """Read every `NAME.yaml`; a file that breaks the form is a bug of ours and raises."""
-        files = sorted((folder or Path(__file__).parent).glob("*.yaml"))
-        return cls(msgspec.yaml.decode(file.read_bytes(), type=Declaration) for file in files)
+    def load(cls, more: Iterable[Path] = ()) -> "Catalogue":
+        """
+        Read every `NAME.yaml` of this folder and of the others named; a later folder wins over an earlier one.
+
+        Raises:
+            Refused: INVALID_DECLARATION, a file that breaks the form.
+        """
+        return cls(file for folder in (Path(__file__).parent, *more) for file in sorted(folder.glob("*.yaml")))
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -151,6 +152,11 @@ class Catalogue:
         if name not in self._by_name:
             raise NotFound.of("pipeline", name, f"There are: {', '.join(self.names)}.")
         return self._by_name[name]
+
+    def code_of(self, name: str) -> str:
+        """Where a pipeline's code is: `module:function` for ours, `file.py:function` for one from elsewhere."""
+        self.get(name)
+        return self._code[name]
 
     def type_of(self, pipeline: str, parameter: str) -> str | None:
         """The declared type of a parameter; None where there is no such thing."""
@@ -208,6 +214,23 @@ class Catalogue:
 
     def _unknown(self, name: str, field: str) -> FieldProblem:
         return FieldProblem(field, f"No pipeline is called {name!r}.", "PIPELINE_NOT_FOUND", allowed=self.names)
+
+
+def _read(file: Path) -> Declaration:
+    try:
+        declaration = msgspec.yaml.decode(file.read_bytes(), type=Declaration)
+    except (msgspec.MsgspecError, OSError) as exc:
+        raise Refused(f"{file} declares no pipeline: {exc}.", code="INVALID_DECLARATION") from exc
+    if declaration.name != file.stem:
+        message = f"{file} declares the pipeline {declaration.name!r}."
+        raise Refused(message, hint="File and pipeline have the same name.", code="INVALID_DECLARATION")
+    return declaration
+
+
+def _code(file: Path) -> str:
+    if file.parent == Path(__file__).parent:
+        return f"videoannotator.pipelines.{file.stem}:run"
+    return f"{file.with_suffix('.py').absolute()}:run"
 
 
 def _lacks(pipeline: Declaration, video: Video) -> StageError | None:

@@ -15,7 +15,7 @@ class Start(msgspec.Struct, frozen=True, tag="start", kw_only=True):
     """Parent to child, once, on standard input, which then stays open: its end means that the parent is gone."""
 
     code: str
-    """Where the pipeline is, `module:function`."""
+    """Where the pipeline is, `module:function` or `/path/file.py:function`."""
 
     pipeline: str
     pipeline_version: str
