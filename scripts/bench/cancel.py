@@ -1,0 +1,55 @@
+"""How soon a cancelled job's processes are gone: a stage that listens to SIGTERM, and one that does not."""
+
+import time
+from pathlib import Path
+
+import psutil
+from rig import MISBEHAVING, Server, make_clip, percentile, say, wait_until, workplace
+
+ROUNDS = 20
+
+
+def main() -> None:
+    with workplace() as folder:
+        clip = make_clip(folder / "clip.mp4", seconds=2)
+        server = Server(folder / "storage", pipeline_dirs=str(MISBEHAVING))
+        server.submit(clip, "hangs")
+        for pipeline, asked in (("hangs", 200), ("ignores_sigterm", 1500)):
+            gone = [_cancel(server, clip, pipeline) for _ in range(ROUNDS)]
+            say(f"cancel of {pipeline}: request to all processes gone, p50", percentile(gone, 0.5) * 1e3, "ms")
+            say(
+                f"cancel of {pipeline}: request to all processes gone, p95",
+                percentile(gone, 0.95) * 1e3,
+                "ms",
+                asked=asked,
+            )
+        server.stop()
+
+
+def _cancel(server: Server, clip: Path, pipeline: str) -> float:
+    before = {process.pid for process in server.family()}
+    job = server.submit(clip, pipeline)
+    wait_until(lambda: _started(server, job), limit_seconds=20)
+    stages = [process for process in server.family() if process.pid not in before]
+    began = time.perf_counter()
+    server.http.post(f"/api/v1/jobs/{job}/cancel").raise_for_status()
+    wait_until(lambda: not any(_lives(process) for process in stages), limit_seconds=10, every_seconds=0.001)
+    seconds = time.perf_counter() - began
+    wait_until(lambda: server.job(job)["status"] == "cancelled", limit_seconds=5)
+    return seconds
+
+
+def _started(server: Server, job: str) -> bool:
+    """The stage has reported: its code runs."""
+    return bool(server.job(job)["stages"][0]["progress"] > 0)
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""What a submission costs: 1 MB, 500 MB, and the time until its job runs."""
+
+import threading
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import httpx
+import psutil
+from rig import Server, make_clip, percentile, say, wait_until, workplace
+
+SUBMISSIONS = 60
+BOUNDARY = "bench-boundary"
+
+
+def main() -> None:
+    with workplace() as folder:
+        small = make_clip(folder / "small.mp4", seconds=4, more=["-b:v", "2M", "-minrate", "2M", "-bufsize", "4M"])
+        server = Server(folder / "storage", max_concurrent_jobs="1")
+        server.submit(small, "voice_activity")  # the first one starts the prober
+        seconds = []
+        for _ in range(SUBMISSIONS):
+            began = time.perf_counter()
+            server.submit(small, "voice_activity")
+            seconds.append(time.perf_counter() - began)
+        size = small.stat().st_size / 1e6
+        say("submit of 1 MB, p50", percentile(seconds, 0.5) * 1e3, "ms", asked=15, megabytes=round(size, 2))
+        say("submit of 1 MB, p95", percentile(seconds, 0.95) * 1e3, "ms", asked=50)
+        server.stop()
+        server = Server(folder / "storage-2")
+        _submitted_to_running(server, small)
+        _large_upload(server, _pad(small, folder / "large.mp4", 500_000_000))
+        server.stop()
+
+
+def _submitted_to_running(server: Server, clip: Path) -> None:
+    delays = []
+    for _ in range(30):
+        job = server.submit(clip, "voice_activity")
+        wait_until(lambda job=job: server.job(job)["status"] in ("completed", "failed"), limit_seconds=60)
+        told = server.job(job)
+        queued, started = (datetime.fromisoformat(told[name]) for name in ("queued_at", "started_at"))
+        delays.append((started - queued).total_seconds())
+    say("submitted to running, p95", percentile(delays, 0.95) * 1e3, "ms", asked=100)
+
+
+def _large_upload(server: Server, video: Path) -> None:
+    process = psutil.Process(server.process.pid)
+    before, highest, answers = process.memory_info().rss, 0, []
+    done = threading.Event()
+
+    def watch() -> None:
+        nonlocal highest
+        with httpx.Client(base_url=server.url) as http:
+            while not done.is_set():
+                began = time.perf_counter()
+                http.get("/health").raise_for_status()
+                answers.append(time.perf_counter() - began)
+                highest = max(highest, process.memory_info().rss)
+                time.sleep(0.005)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    began = time.perf_counter()
+    answer = server.http.post(
+        "/api/v1/jobs",
+        content=_multipart(video),
+        headers={"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"},
+    )
+    seconds = time.perf_counter() - began
+    done.set()
+    watching.join()
+    answer.raise_for_status()
+    say("500 MB upload, more memory", (highest - before) / 2**20, "MiB", asked=64)
+    say("500 MB upload, /health p99 meanwhile", percentile(answers, 0.99) * 1e3, "ms", asked=100, answers=len(answers))
+    say("500 MB upload", seconds, "s", megabytes_per_second=round(video.stat().st_size / 1e6 / seconds))
+    server.http.post(f"/api/v1/jobs/{answer.json()['id']}/cancel")
+
+
+def _multipart(video: Path) -> Iterator[bytes]:
+    disposition = 'Content-Disposition: form-data; name="selected_pipelines"'
+    yield f"--{BOUNDARY}\r\n{disposition}\r\n\r\nvoice_activity\r\n".encode()
+    disposition = f'Content-Disposition: form-data; name="video"; filename="{video.name}"'
+    yield f"--{BOUNDARY}\r\n{disposition}\r\nContent-Type: video/mp4\r\n\r\n".encode()
+    with video.open("rb") as content:
+        while block := content.read(1 << 18):
+            yield block
+    yield f"\r\n--{BOUNDARY}--\r\n".encode()
+
+
+def _pad(clip: Path, target: Path, size: int) -> Path:
+    """The clip with a `free` box of zeros behind it: a legal MP4 of any size."""
+    content = clip.read_bytes()
+    padding = size - len(content)
+    with target.open("wb") as padded:
+        padded.write(content + padding.to_bytes(4, "big") + b"free")
+        padded.truncate(size)
+    return target
+
+
+if __name__ == "__main__":
+    main()
