@@ -21,7 +21,7 @@ CREATE TABLE jobs (
     owns_video INTEGER NOT NULL CHECK (owns_video IN (0, 1)),
     config TEXT NOT NULL CHECK (json_valid(config)),
     preset TEXT,
-    preset_content TEXT CHECK (json_valid(preset_content)),
+    preset_content TEXT CHECK (preset_content IS NULL OR json_valid(preset_content)),
     tags TEXT NOT NULL CHECK (json_valid(tags)), -- as given; job_tags is for finding
     created_at INTEGER NOT NULL,
 
@@ -50,7 +50,7 @@ CREATE TABLE jobs (
     CHECK ((status = 'cancelled') = (stopped_after_seconds IS NOT NULL))
 ) STRICT;
 
-CREATE INDEX jobs_ready ON jobs (priority DESC, seq) WHERE status = 'pending';
+CREATE INDEX jobs_ready ON jobs (status, priority DESC, seq) WHERE status = 'pending';
 CREATE INDEX jobs_leased ON jobs (lease_until) WHERE lease_until IS NOT NULL;
 CREATE INDEX jobs_by_status ON jobs (status, seq);
 CREATE INDEX jobs_by_batch ON jobs (batch_id, status, seq) WHERE batch_id IS NOT NULL;
@@ -87,7 +87,7 @@ CREATE TABLE stages (
     annotations INTEGER CHECK (annotations >= 0),
     error_code TEXT,
     error_message TEXT,
-    provenance TEXT CHECK (json_valid(provenance)),
+    provenance TEXT CHECK (provenance IS NULL OR json_valid(provenance)),
 
     PRIMARY KEY (job, pipeline),
     UNIQUE (job, position),

@@ -17,9 +17,9 @@ from videoannotator.artifacts import Artifacts, sha256
 from videoannotator.errors import Conflict, LeaseLost, StageEnded, StorageTrouble
 from videoannotator.jobs import Claim, Job, JobStatus, Progress, Stage, StageError, StageResult, StageStatus
 from videoannotator.pipelines.catalogue import Catalogue
-from videoannotator.runner import Limits, Runner
 from videoannotator.runner.messages import Done, Log, Start
 from videoannotator.runner.messages import Progress as Report
+from videoannotator.runner.process import Limits, Runner
 from videoannotator.scheduler import Scheduler
 from videoannotator.settings import Settings
 from videoannotator.store import Store

@@ -19,9 +19,11 @@ from videoannotator.errors import Conflict, NotFound, StorageTrouble
 from videoannotator.jobs import Job, NewJob, NewStage, Preset, Stage, StageStatus, new_id
 from videoannotator.pipelines.catalogue import Catalogue
 from videoannotator.presets import builtin_presets
-from videoannotator.runner import Prober, Runner
+from videoannotator.runner.prober import Prober
+from videoannotator.runner.process import Runner
 from videoannotator.settings import Settings
 from videoannotator.store import Store
+from videoannotator.store.lock import only_one
 from videoannotator.store.sqlite import SqliteStore
 from videoannotator.worker import Worker
 
@@ -241,6 +243,15 @@ class Workspace:
                 await self.store.get(job_id)
             except NotFound:
                 await asyncio.to_thread(self.artifacts.remove, job_id)
+
+
+def is_in_use(folder: Path) -> bool:
+    """Whether a living process holds this directory as its storage."""
+    try:
+        with only_one(folder):
+            return False
+    except StorageTrouble:
+        return True
 
 
 def _finished(job: Job) -> tuple[str, ...]:

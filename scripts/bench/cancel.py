@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 import psutil
-from rig import MISBEHAVING, Server, make_clip, percentile, say, wait_until, workplace
+from rig import Server, declare, make_clip, percentile, say, wait_until, workplace
 
 ROUNDS = 20
 
@@ -12,7 +12,9 @@ ROUNDS = 20
 def main() -> None:
     with workplace() as folder:
         clip = make_clip(folder / "clip.mp4", seconds=2)
-        server = Server(folder / "storage", pipeline_dirs=str(MISBEHAVING))
+        server = Server(
+            folder / "storage", pipeline_dirs=str(declare(folder / "pipelines", "hangs", "ignores_sigterm"))
+        )
         server.submit(clip, "hangs")
         for pipeline, asked in (("hangs", 200), ("ignores_sigterm", 1500)):
             gone = [_cancel(server, clip, pipeline) for _ in range(ROUNDS)]

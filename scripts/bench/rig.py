@@ -22,8 +22,11 @@ from typing import Any
 import httpx
 import psutil
 
-TOP = Path(__file__).parents[2]
-MISBEHAVING = TOP / "tests" / "misbehaving"
+sys.path.append(str(Path(__file__).parents[2]))
+from tests.declared import declare  # noqa: E402
+
+__all__ = ["Server", "declare", "make_clip", "percentile", "say", "wait_until", "workplace"]
+
 CONSOLE_COMMAND = str(Path(sys.executable).with_name("videoannotator"))
 
 

@@ -266,9 +266,9 @@ def _problem(field: str, parameter: Parameter, value: object) -> FieldProblem | 
         case "boolean":
             fits = isinstance(value, bool)
         case "integer":
-            fits = isinstance(value, int) and not isinstance(value, bool)
+            fits = isinstance(value, int) and _is_sane(value)
         case "number":
-            fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            fits = isinstance(value, int | float) and _is_sane(value)
         case "multiselect":
             fits = isinstance(value, list) and all(isinstance(v, str) for v in value)
         case "string" | "enum":
@@ -285,6 +285,11 @@ def _problem(field: str, parameter: Parameter, value: object) -> FieldProblem | 
         message = f"{field} cannot be {value!r}."
         return FieldProblem(field, message, "NOT_A_CHOICE", f"Choose from: {', '.join(allowed)}.", allowed)
     return None
+
+
+def _is_sane(value: float) -> bool:
+    """A number that fits into 64 bits: no NaN, no infinity, and none of Python's endless integers, nor True."""
+    return not isinstance(value, bool) and (abs(value) < 2**63 if isinstance(value, int) else math.isfinite(value))
 
 
 def _range(parameter: Parameter) -> str:

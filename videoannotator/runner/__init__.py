@@ -1,0 +1,37 @@
+"""
+One stage, one process, so that a stage can be killed.
+
+The conversation. The parent starts `python -m videoannotator.runner.child PARENT` with the stage's interpreter, in a
+session of its own, and writes one `Start` to its standard input, which stays open: when it closes, the parent is gone,
+and the child kills its own group. The child's first act is to move its standard output, a pipe to the parent, to a
+private descriptor, and to point descriptor 1 at its log, so that no `print` can break in. It then says `Progress` and
+`Log` as often as it likes (the parent hands on some twenty a second and stops reading for a while when there are more),
+and at last `Done` or `Failed`. The first of these decides, whatever is said or happens after it; without one the stage
+has died without a word. Frames are `u32 little-endian length | msgpack`; a longer one than MAX_FRAME_BYTES, or one that
+cannot be read, ends the stage. See `messages.py` for the words.
+
+The end. However a stage ends, its whole group is killed, then everything that carries its mark in the environment or
+was seen below it in the family tree, and only then does `Runner.run` return or raise. If the server is killed, three
+things end its stages: PDEATHSIG (the stage), the closed pipe (its group), the guardian (all of it). If the guardian is
+killed too, the next `Runner.open` on the same storage directory finds what is left by its mark.
+
+`Prober` is the same for one question: what kind of video is this?
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from videoannotator.runner.prober import Prober
+    from videoannotator.runner.process import Limits, Runner
+
+__all__ = ["Limits", "Prober", "Runner"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Late, because every stage process imports this package too and needs none of it: asyncio and structlog would
+    # add 240 ms to its start (measured), three times what all else takes.
+    from videoannotator.runner import prober, process
+
+    return prober.Prober if name == "Prober" else getattr(process, name)

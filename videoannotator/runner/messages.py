@@ -63,3 +63,29 @@ class Failed(msgspec.Struct, frozen=True, tag="failed", kw_only=True):
 
 
 Message = Progress | Log | Partial | Done | Failed
+
+
+class Probe(msgspec.Struct, frozen=True, tag="probe", kw_only=True):
+    """Parent to the probing process, one at a time: say what kind of video this is."""
+
+    path: bytes
+    """As the system knows it: file names need not be UTF-8."""
+
+    filename: str
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """The probing process has loaded what it needs."""
+
+
+class Probed(msgspec.Struct, frozen=True, tag="probed"):
+    video: Video
+
+
+class Unreadable(msgspec.Struct, frozen=True, tag="unreadable", kw_only=True):
+    code: str
+    message: str
+    hint: str = ""
+
+
+ProbeMessage = Ready | Probed | Unreadable | Log

@@ -1,0 +1,5 @@
+"""A bug in the pipeline."""
+
+
+def run(stage):
+    raise KeyError("there is no such frame")

@@ -1,0 +1,5 @@
+"""Forgot its return statement."""
+
+
+def run(stage):
+    return None

@@ -1,0 +1,5 @@
+"""An allocation fails."""
+
+
+def run(stage):
+    raise MemoryError

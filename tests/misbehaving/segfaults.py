@@ -1,0 +1,7 @@
+"""A bug in a C library."""
+
+import ctypes
+
+
+def run(stage):
+    ctypes.string_at(0)

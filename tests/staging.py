@@ -1,0 +1,90 @@
+"""Runs one pipeline the way a stage process does, without the process: its real function on a real file."""
+
+import importlib
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from videoannotator.media import probe
+from videoannotator.pipelines.catalogue import Catalogue
+from videoannotator.pipelines.contract import Result, Stage
+
+CATALOGUE = Catalogue.load()
+
+
+class Recorder:
+    """A Report that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.progressed: list[float] = []
+        self.logged: list[str] = []
+
+    def progress(self, done_seconds: float) -> None:
+        self.progressed.append(done_seconds)
+
+    def log(self, level: str, message: str) -> None:
+        self.logged.append(f"{level}: {message}")
+
+
+class Ran(msgspec.Struct):
+    result: Result
+    folder: Path
+    report: Recorder
+    duration_seconds: float
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        return {file.name: file.read_bytes() for file in sorted(self.folder.iterdir())}
+
+
+def run(
+    pipeline: str,
+    clip: Path,
+    folder: Path,
+    config: Mapping[str, Any] | None = None,
+    report: Recorder | None = None,
+) -> Ran:
+    """Run it to its end in this process; `folder` is made."""
+    folder.mkdir(parents=True)
+    video = probe(clip)
+    complete = CATALOGUE.require([pipeline], {pipeline: dict(config or {})})
+    report = report or Recorder()
+    module, function = CATALOGUE.code_of(pipeline).split(":")
+    result = getattr(importlib.import_module(module), function)(
+        Stage(
+            video_path=clip,
+            video=video,
+            config=complete[pipeline],
+            output_folder=folder,
+            threads=2,
+            max_lost_frames=0.01,
+            report=report,
+        )
+    )
+    return Ran(result, folder, report, video.duration_seconds)
+
+
+def start(pipeline: str, clip: Path, folder: Path) -> "subprocess.Popen[str]":
+    """Start it in a process of its own, which says `working` at its first progress."""
+    return subprocess.Popen(
+        [sys.executable, __file__, pipeline, str(clip), str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    )
+
+
+class _Speaking(Recorder):
+    def progress(self, done_seconds: float) -> None:
+        if not self.progressed:
+            print("working", flush=True)
+        super().progress(done_seconds)
+
+
+if __name__ == "__main__":
+    run(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), report=_Speaking())

@@ -1,0 +1,90 @@
+"""
+Annotations as a tidy table in CSV: one row per annotation, one column per variable.
+
+Source: RFC 4180 with "\\n" at line ends, UTF-8 without a mark. Every table begins with the same columns: `onset` and
+`duration` (seconds; 0 for what was seen in one frame), `timestamp`, `frame_number`, `track_id`. Empty means unknown.
+
+Losses: types (all cells are text), landmarks, empty frames. A text that a spreadsheet would run as a formula gets a
+`'` in front; `read_table` takes it away again.
+"""
+
+import csv
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from videoannotator.annotations import Face, Scene, Turn
+from videoannotator.formats.document import pixels, seconds, share
+
+Cell = str | int | float | None
+
+_COMMON = ("onset", "duration", "timestamp", "frame_number", "track_id")
+_RUNS_AS_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
+
+
+def write_table(file: Path, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
+    with file.open("w", encoding="utf-8", newline="") as out:
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([_safe(cell) for cell in row] for row in rows)
+
+
+def read_table(file: Path) -> list[dict[str, str]]:
+    """The rows as text, by column, formulas as they were."""
+    with file.open(encoding="utf-8", newline="") as lines:
+        return [{name: _unsafe(cell) for name, cell in row.items()} for row in csv.DictReader(lines)]
+
+
+def write_scene_table(file: Path, scenes: Iterable[Scene]) -> None:
+    write_table(
+        file,
+        (*_COMMON, "frame_end", "score"),
+        (
+            (
+                seconds(s.start_time),
+                seconds(s.duration),
+                seconds(s.start_time),
+                s.frame_start,
+                None,
+                s.frame_end,
+                None if s.score is None else share(s.score),
+            )
+            for s in scenes
+        ),
+    )
+
+
+def write_face_table(file: Path, faces: Iterable[Face]) -> None:
+    write_table(file, (*_COMMON, "x", "y", "width", "height", "score"), (_face(face) for face in faces))
+
+
+def write_turn_table(file: Path, turns: Iterable[Turn]) -> None:
+    write_table(
+        file,
+        (*_COMMON, "label", "score"),
+        (
+            (
+                seconds(t.onset),
+                seconds(t.duration),
+                seconds(t.onset),
+                None,
+                None,
+                t.label,
+                None if t.score is None else share(t.score),
+            )
+            for t in turns
+        ),
+    )
+
+
+def _face(face: Face) -> tuple[Cell, ...]:
+    at, box = seconds(face.sample.timestamp), face.bounding_box
+    frame = (at, 0, at, face.sample.frame_number, face.track_id)
+    return (*frame, pixels(box.x), pixels(box.y), pixels(box.width), pixels(box.height), share(face.score))
+
+
+def _safe(cell: Cell) -> Cell:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_RUNS_AS_FORMULA) else cell
+
+
+def _unsafe(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") else cell

@@ -1,0 +1,212 @@
+"""
+The pictures of a video: in decode order, upright, with the time a browser shows them at, and none lost in silence.
+
+    with Frames(path, video, rate=5.0, pixel_format="bgr24", max_side=640) as frames:
+        for frame in frames:
+            look_at(frame.image, frame.timestamp)
+        frames.check(max_lost_frames=0.01)
+        ledger = frames.ledger
+
+One picture is held at a time. Pictures that the sampling leaves out are decoded (others are predicted from them) but
+not converted.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+import av
+import av.video.frame
+import av.video.reformatter
+import msgspec
+import numpy
+from numpy.typing import NDArray
+
+from videoannotator.errors import StageFailed, UnreadableVideo
+from videoannotator.jobs import Ledger, Video
+from videoannotator.media.opening import opened
+from videoannotator.media.reading import Reading
+from videoannotator.media.timeline import Orientation, orientation, origin, picture_track
+
+PixelFormat = Literal["rgb24", "bgr24", "gray"]
+
+
+class Frame(msgspec.Struct, frozen=True):
+    """A picture and its place."""
+
+    number: int
+    """How many pictures the decoder gave before this one, damaged ones included."""
+
+    timestamp: float
+    """Seconds on the file's timeline."""
+
+    pts: int
+    """The same in ticks of the track."""
+
+    image: NDArray[numpy.uint8]
+    """Height x width x 3, upright; height x width for `gray`. It may be kept: its memory is not used again."""
+
+
+class Frames:
+    """
+    All pictures, or with `rate` the first at or after each multiple of 1/rate seconds. Iterate once.
+
+    `max_side` makes the longer side that many pixels at most, in the step that converts the colours anyway. Raises
+    UnreadableVideo where the file is no longer what was probed.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        video: Video,
+        *,
+        rate: float | None = None,
+        pixel_format: PixelFormat = "rgb24",
+        max_side: int | None = None,
+        threads: int = 2,
+    ) -> None:
+        self._path, self._video = path, video
+        self._sampling = _Sampling(rate)
+        self._pixel_format, self._max_side = pixel_format, max_side
+        self._threads = threads
+        self._stack = ExitStack()
+        self._ledger: Ledger | None = None
+
+    def __enter__(self) -> Self:
+        container = self._stack.enter_context(opened(self._path, self._video.filename))
+        track = picture_track(container)
+        if track is None or track.codec_context is None:
+            self._stack.close()
+            raise UnreadableVideo(f"{self._video.filename} holds no pictures.", code="NO_STREAMS")
+        track.codec_context.thread_type = "AUTO"
+        track.codec_context.thread_count = self._threads
+        self._reading = Reading(container, track)
+        self._clock = _Clock(track, origin(container))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def __iter__(self) -> Iterator[Frame]:
+        picture_of = _Conversion(self._video, self._pixel_format, self._max_side)
+        processed = 0
+        for number, decoded in self._reading.frames():
+            pts, timestamp = self._clock.read(decoded)
+            if self._sampling.takes(timestamp):
+                processed += 1
+                yield Frame(number, timestamp, pts, picture_of(decoded))
+        self._ledger = self._reading.ledger(processed)
+
+    @property
+    def ledger(self) -> Ledger:
+        """What became of every picture. Only after the loop has ended by itself."""
+        if self._ledger is None:
+            raise RuntimeError("The ledger is complete when the loop over the frames has ended by itself.")
+        return self._ledger
+
+    @property
+    def derived_timestamps(self) -> int:
+        """Pictures that the container gives no presentation time: all of an AVI, few elsewhere. Worked out instead."""
+        return self._clock.derived + self._reading.retimed
+
+    def check(self, max_lost_frames: float) -> None:
+        """Raises StageFailed (FRAMES_LOST, NO_FRAMES) when more than this share of the pictures is lost."""
+        ledger = self.ledger
+        name = self._video.filename
+        if ledger.decoded == 0:
+            raise StageFailed(f"No picture of {name} can be decoded.", hint="Copy the file again.", code="NO_FRAMES")
+        if ledger.lost_share <= max_lost_frames:
+            return
+        trouble = self._reading.first_trouble - self._clock.zero
+        what = "breaks off" if self._reading.broke_off else "is damaged"
+        raise StageFailed(
+            f"{name} {what}: {ledger.failed} of {ledger.decoded + ledger.failed} frames are missing or damaged, "
+            f"from {max(0.0, trouble):.1f} s on.",
+            hint="Copy the file again, or raise max_lost_frames.",
+            code="FRAMES_LOST",
+        )
+
+
+class _Sampling:
+    """Picks the first picture at or after each multiple of 1/rate; all of them without a rate."""
+
+    def __init__(self, rate: float | None) -> None:
+        if rate is not None and not rate > 0:
+            raise ValueError(f"rate must be above 0, not {rate}")
+        self._rate = rate
+        self._next = -math.inf
+
+    def takes(self, timestamp: float) -> bool:
+        if self._rate is None:
+            return True
+        if timestamp < self._next:
+            return False
+        self._next = (math.floor(timestamp * self._rate + 1e-6) + 1) / self._rate - 1e-6
+        return True
+
+
+class _Clock:
+    """The time of each picture; where there is none, one frame after the picture before."""
+
+    def __init__(self, track: av.VideoStream, zero: Fraction) -> None:
+        self._tick = Fraction(track.time_base)
+        self._zero = zero
+        self.zero = float(zero)
+        rate = track.average_rate or track.guessed_rate or 25
+        self._step = max(1, round(1 / (Fraction(rate) * self._tick)))
+        self._next = round(zero / self._tick)
+        self.derived = 0
+
+    def read(self, frame: av.video.frame.VideoFrame) -> tuple[int, float]:
+        pts = frame.pts
+        if pts is None:
+            self.derived += 1
+            pts = self._next
+        self._next = pts + (frame.duration or self._step)
+        return pts, float(pts * self._tick - self._zero)
+
+
+class _Conversion:
+    """From the decoder's picture to an upright array: colours and size in one pass of swscale, then the turn."""
+
+    def __init__(self, video: Video, pixel_format: PixelFormat, max_side: int | None) -> None:
+        self._pixel_format = pixel_format
+        self._reformatter = av.video.reformatter.VideoReformatter()
+        self._size = _stored_size(video, max_side)
+        self._orientation: Orientation | None = None
+
+    def __call__(self, frame: av.video.frame.VideoFrame) -> NDArray[numpy.uint8]:
+        if self._orientation is None:
+            self._orientation = orientation(frame)
+        width, height = self._size
+        converted = self._reformatter.reformat(frame, width, height, self._pixel_format, threads=1)
+        return _upright(converted.to_ndarray(), self._orientation)
+
+
+def _stored_size(video: Video, max_side: int | None) -> tuple[int, int]:
+    """Width and height before the turn; the same for every picture, also where the file changes its size midway."""
+    width, height = video.width, video.height
+    if video.rotation_degrees in (90, 270):
+        width, height = height, width
+    if max_side is None or max(width, height) <= max_side:
+        return width, height
+    share = max_side / max(width, height)
+    return max(1, round(width * share)), max(1, round(height * share))
+
+
+def _upright(image: NDArray[numpy.uint8], orientation: Orientation) -> NDArray[numpy.uint8]:
+    if orientation.is_upright:
+        return image
+    if orientation.transposed:
+        image = image.swapaxes(0, 1)
+    if orientation.mirrored_across:
+        image = image[:, ::-1]
+    if orientation.mirrored_down:
+        image = image[::-1]
+    return numpy.ascontiguousarray(image)

@@ -1,0 +1,189 @@
+"""
+Voice activity, by the silero network that comes inside faster-whisper (ONNX, no torch).
+
+The network gives a probability for every 32 ms. It runs here in blocks with its state carried over, so that long
+recordings report progress and need little memory; turns are then cut from the probabilities by silero's own rule.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from videoannotator.annotations import Turn
+from videoannotator.errors import StageFailed
+from videoannotator.formats.rttm import write_rttm
+from videoannotator.formats.table import write_turn_table
+from videoannotator.formats.uem import write_uem
+from videoannotator.jobs import Interval, Ledger, ModelUsed
+from videoannotator.media import sound
+from videoannotator.pipelines.contract import Output, Result, Stage
+
+RATE = 16_000
+WINDOW = 512
+"""Samples the network judges at once: 32 ms."""
+
+CONTEXT = 64
+"""Samples before the window that it sees too."""
+
+BLOCK_WINDOWS = 1_875
+"""One minute."""
+
+PEAK = 0.9
+MAX_GAIN = 100.0
+"""A recording without anything in it is not made loud: 40 dB at most."""
+
+HYSTERESIS = 0.15
+"""A turn goes on until the probability is that far below the threshold. Source: silero-vad."""
+
+
+class Parameters(msgspec.Struct, frozen=True, kw_only=True):
+    engine: str
+    threshold: float
+    min_speech_ms: int
+    min_silence_ms: int
+    padding_ms: int
+    normalize: bool
+
+
+def run(stage: Stage) -> Result:
+    parameters = stage.parameters(Parameters)
+    track = sound(stage.video_path, stage.video)
+    _check(track.ledger, stage)
+    samples = _loud(track.samples) if parameters.normalize else track.samples
+    network = _Network()
+    probabilities: list[float] = []
+    for block in network.listen(samples):
+        probabilities += block
+        done = track.start_seconds + len(probabilities) * WINDOW / RATE
+        stage.report.progress(min(done, stage.video.duration_seconds))
+    turns = tuple(
+        Turn(track.start_seconds + start / RATE, (end - start) / RATE, score=score)
+        for start, end, score in turns_from(probabilities, len(samples), parameters)
+    )
+    end = track.start_seconds + len(samples) / RATE
+    outputs = _write(stage, turns, (track.start_seconds, end))
+    stage.report.progress(stage.video.duration_seconds)
+    return Result(
+        annotations=len(turns),
+        outputs=outputs,
+        engine=parameters.engine,
+        libraries=("faster-whisper", "onnxruntime", "av", "numpy"),
+        ledger=track.ledger,
+        intervals=tuple(Interval("voice", turn.onset, turn.duration, turn.label) for turn in turns),
+        models=(network.model,),
+    )
+
+
+def _check(ledger: Ledger, stage: Stage) -> None:
+    if ledger.lost_share <= stage.max_lost_frames:
+        return
+    raise StageFailed(
+        f"{ledger.lost_share:.0%} of the sound of {stage.video.filename} is missing or damaged.",
+        hint="Copy the file again, or raise max_lost_frames.",
+        code="TOO_MUCH_SOUND_LOST",
+    )
+
+
+def turns_from(
+    probabilities: Sequence[float], sample_count: int, parameters: Parameters
+) -> list[tuple[int, int, float]]:
+    """
+    Turns as (first sample, sample after the last, mean probability), in order, without overlap.
+
+    Silero's rule: a turn begins at the threshold, ends where the probability stays below threshold - 0.15 for the
+    least silence, counts if longer than the least speech, and is padded; two paddings that meet share the gap. Unlike
+    with silero a turn that has fallen quiet when the sound ends does not go on to the end.
+    """
+    turns = [
+        (start, end, _mean(probabilities[start // WINDOW : -(-end // WINDOW)]))
+        for start, end in _stretches(probabilities, sample_count, parameters)
+    ]
+    return _padded(turns, sample_count, parameters.padding_ms * RATE // 1000)
+
+
+def _stretches(probabilities: Sequence[float], sample_count: int, parameters: Parameters) -> Iterator[tuple[int, int]]:
+    lower = max(parameters.threshold - HYSTERESIS, 0.01)
+    least_silence, least_speech = (ms * RATE // 1000 for ms in (parameters.min_silence_ms, parameters.min_speech_ms))
+    start: int | None = None
+    quiet_since: int | None = None
+    for number, probability in enumerate(probabilities):
+        at = number * WINDOW
+        if probability >= parameters.threshold:
+            start, quiet_since = at if start is None else start, None
+        elif start is not None and probability < lower:
+            quiet_since = at if quiet_since is None else quiet_since
+            if at - quiet_since >= least_silence:
+                if quiet_since - start > least_speech:
+                    yield start, quiet_since
+                start = quiet_since = None
+    end = sample_count if quiet_since is None else quiet_since
+    if start is not None and end - start > least_speech:
+        yield start, end
+
+
+def _padded(turns: list[tuple[int, int, float]], sample_count: int, padding: int) -> list[tuple[int, int, float]]:
+    padded = []
+    for place, (start, end, score) in enumerate(turns):
+        gap_before = start - turns[place - 1][1] if place else None
+        gap_after = turns[place + 1][0] - end if place + 1 < len(turns) else None
+        before = padding if gap_before is None or gap_before >= 2 * padding else gap_before // 2
+        after = padding if gap_after is None or gap_after >= 2 * padding else gap_after // 2
+        padded.append((max(0, start - before), min(sample_count, end + after), score))
+    return padded
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _loud(samples: Any) -> Any:
+    """With its peak at 0.9, as far as the gain allows. Digital silence stays what it is."""
+    peak = float(max(samples.max(), -samples.min())) if len(samples) else 0.0
+    return samples * samples.dtype.type(min(PEAK / peak, MAX_GAIN)) if peak > 0 else samples
+
+
+def _write(stage: Stage, turns: Sequence[Turn], heard: tuple[float, float]) -> tuple[Output, ...]:
+    """An RTTM without a turn is none: it is left out."""
+    folder, uri = stage.output_folder, Path(stage.video.filename).stem
+    write_uem(folder / "voice_activity.uem", [heard], uri=uri)
+    write_turn_table(folder / "voice_activity.csv", turns)
+    outputs = (
+        Output("voice_activity.uem", "audio_regions", "text/plain", in_zip=False),
+        Output("voice_activity.csv", "table", "text/csv"),
+    )
+    if not turns:
+        return outputs
+    write_rttm(folder / "voice_activity.rttm", turns, uri=uri)
+    return (Output("voice_activity.rttm", "audio_regions", "text/plain", in_zip=False), *outputs)
+
+
+class _Network:
+    """Silero VAD v6 on one core."""
+
+    def __init__(self) -> None:
+        from faster_whisper.utils import get_assets_path
+        from faster_whisper.vad import get_vad_model
+
+        self._session = get_vad_model().session
+        file = Path(get_assets_path()) / "silero_vad_v6.onnx"
+        self.model = ModelUsed("silero_vad_v6", hashlib.sha256(file.read_bytes()).hexdigest(), "MIT")
+
+    def listen(self, samples: Any) -> Iterator[list[float]]:
+        """Speech probabilities of all windows in order, a block at a time; the last window is filled with silence."""
+        import numpy
+
+        hidden = cell = numpy.zeros((1, 1, 128), dtype="float32")
+        before = numpy.zeros(CONTEXT, dtype="float32")
+        for first in range(0, len(samples) + 1, BLOCK_WINDOWS * WINDOW):
+            block = samples[first : first + BLOCK_WINDOWS * WINDOW]
+            if len(block) < BLOCK_WINDOWS * WINDOW:
+                block = numpy.pad(block, (0, WINDOW - len(block) % WINDOW))
+            windows = block.reshape(-1, WINDOW)
+            contexts = numpy.vstack([before, windows[:-1, -CONTEXT:]])
+            before = windows[-1, -CONTEXT:]
+            feed = {"input": numpy.hstack([contexts, windows]), "h": hidden, "c": cell}
+            output, hidden, cell = self._session.run(None, feed)
+            yield output.reshape(-1).tolist()

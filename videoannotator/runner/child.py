@@ -1,0 +1,195 @@
+"""
+The stage process: `python -m videoannotator.runner.child PARENT`. The conversation is told in `__init__.py`.
+
+It starts for every stage, so it loads little: no asyncio, no YAML, nothing of the server.
+"""
+
+import math
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from stat import S_ISREG
+from typing import Literal, NoReturn
+
+from videoannotator.errors import StageEnded, StageFailed, VideoAnnotatorError
+from videoannotator.jobs import Ledger, Provenance
+from videoannotator.pipelines.contract import Output, Result, Stage
+from videoannotator.runner import frames, leftovers, sandbox
+from videoannotator.runner.entry import Mouth, end_with_group, leave, load, plain, settle_in
+from videoannotator.runner.messages import Done, Failed, Log, Progress, Start
+
+REPORT_SECONDS = 0.1
+DESCENDANTS_SECONDS = 1.0
+
+
+class Reporter:
+    """The `Report` of a running stage: thins progress out to ten messages a second, and keeps the last for `flush`."""
+
+    def __init__(self, mouth: Mouth, total_seconds: float) -> None:
+        self.mouth = mouth
+        self._total = total_seconds
+        self._said_at = -math.inf
+        self._unsaid: float | None = None
+
+    def progress(self, done_seconds: float) -> None:
+        self._unsaid = done_seconds
+        if time.monotonic() - self._said_at >= REPORT_SECONDS:
+            self.flush()
+
+    def log(self, level: Literal["debug", "info", "warning", "error"], message: str) -> None:
+        self.mouth.say(Log(level, plain(message)))
+
+    def flush(self) -> None:
+        done, self._unsaid = self._unsaid, None
+        if done is None or not math.isfinite(done):
+            return
+        self._said_at = time.monotonic()
+        self.mouth.say(Progress(min(max(0.0, float(done)), self._total), self._total))
+
+
+def main(parent: int) -> NoReturn:
+    hearing, mouth = settle_in(parent)
+    start = frames.read(hearing, Start)
+    if start is None:
+        leave()
+    reporter = Reporter(mouth, start.video.duration_seconds)
+    try:
+        ending = _carry_out(start, hearing, reporter)
+    except SystemExit as exc:
+        # A pipeline has no business to exit. Without a result its exit status is all there is to tell.
+        leave(exc.code if isinstance(exc.code, int) else 1)
+    # Here and not only by the server: what threw its environment away is found in the family tree alone, and that falls
+    # apart when this process ends.
+    leftovers.end_descendants(within_seconds=DESCENDANTS_SECONDS)
+    reporter.flush()
+    _say_last(mouth, ending)
+    leave()
+
+
+def _carry_out(start: Start, hearing: int, reporter: Reporter) -> Done | Failed:
+    try:
+        _cut_network(start, reporter)
+        threading.Thread(target=_end_with_parent, args=(hearing,), name="parent", daemon=True).start()
+        return _done(start, load(start.code)(_stage(start, reporter)))
+    except VideoAnnotatorError as exc:
+        retryable = isinstance(exc, StageEnded) and exc.retryable
+        return Failed(code=exc.code, message=plain(exc.message), hint=plain(exc.hint), retryable=retryable)
+    except MemoryError:
+        traceback.print_exc()
+        message = f"{start.pipeline} ran out of memory."
+        hint = "Run fewer stages at once, or choose a smaller model."
+        return Failed(code="STAGE_OUT_OF_MEMORY", message=message, hint=hint, retryable=True)
+    except Exception as exc:
+        traceback.print_exc()
+        return Failed(code=StageFailed.code, message=plain(f"{type(exc).__name__}: {exc}"))
+
+
+def _cut_network(start: Start, reporter: Reporter) -> None:
+    if start.network == "host":
+        return
+    try:
+        sandbox.cut_network()
+    except sandbox.CannotCut as exc:
+        if start.network == "none":
+            message = f"{start.pipeline} may not reach the network, and {exc}."
+            hint = "Set stage_network to auto to run it all the same."
+            raise StageFailed(message, code="NETWORK_NOT_CUT", hint=hint) from exc
+        reporter.log("debug", f"{start.pipeline} runs with a network: {exc}.")
+
+
+def _end_with_parent(hearing: int) -> None:
+    # The parent never closes its end while it lives. Read the descriptor, not `sys.stdin`: a thread waiting inside
+    # `sys.stdin` holds a lock that crashes Python at its exit.
+    while os.read(hearing, 64):
+        pass
+    end_with_group()
+
+
+def _stage(start: Start, reporter: Reporter) -> Stage:
+    return Stage(
+        video_path=Path(start.video_path),
+        video=start.video,
+        config=start.config,
+        output_folder=Path(start.output_folder),
+        threads=start.threads,
+        max_lost_frames=start.max_lost_frames,
+        report=reporter,
+    )
+
+
+def _done(start: Start, result: object) -> Done:
+    if not isinstance(result, Result):
+        raise TypeError(f"{start.code} returned {type(result).__name__}, not a Result")
+    _check_ledger(start, result.ledger)
+    _check_outputs(start, result.outputs)
+    provenance = Provenance(
+        pipeline_version=start.pipeline_version,
+        engine=result.engine,
+        libraries=_versions(result.libraries),
+        models=result.models,
+        device=result.device,
+        ledger=result.ledger,
+        known_limits=start.known_limits,
+        warnings=result.warnings,
+    )
+    return Done(
+        annotations=result.annotations, outputs=result.outputs, intervals=result.intervals, provenance=provenance
+    )
+
+
+def _check_ledger(start: Start, ledger: Ledger) -> None:
+    if ledger.lost_share > start.max_lost_frames:
+        whole = ledger.decoded + ledger.failed
+        raise StageFailed(
+            f"{ledger.failed} of {whole} frames of {start.video.filename} could not be decoded "
+            f"({ledger.lost_share:.1%}); at most {start.max_lost_frames:.1%} may be lost.",
+            code="FRAMES_LOST",
+            hint="The file is damaged or cut: get a whole one, or raise max_lost_frames.",
+        )
+    if not ledger.closes:
+        raise StageFailed(
+            f"{start.pipeline} does not account for every frame of {start.video.filename}: "
+            f"expected {'an unknown number' if ledger.expected is None else ledger.expected}, "
+            f"decoded {ledger.decoded}, failed {ledger.failed}, "
+            f"processed {ledger.processed}, skipped {ledger.skipped}.",
+            code="LEDGER_OPEN",
+            hint="The file is damaged or cut, or the pipeline left frames out.",
+        )
+
+
+def _check_outputs(start: Start, outputs: Sequence[Output]) -> None:
+    """Every declared output is a plain file, and nothing else is in the folder."""
+    with os.scandir(start.output_folder) as entries:
+        found = {entry.name: entry.stat(follow_symlinks=False) for entry in entries}
+    declared = {output.name for output in outputs}
+    if more := sorted(found.keys() - declared):
+        names = plain(", ".join(more))
+        raise StageFailed(f"{start.pipeline} wrote what it does not declare: {names}.", code="OUTPUT_NOT_DECLARED")
+    if missing := sorted(declared - found.keys()):
+        names = plain(", ".join(missing))
+        raise StageFailed(f"{start.pipeline} declares and did not write: {names}.", code="OUTPUT_MISSING")
+    if odd := sorted(name for name, stat in found.items() if not S_ISREG(stat.st_mode) or stat.st_nlink != 1):
+        raise StageFailed(f"{start.pipeline} wrote no plain file: {plain(', '.join(odd))}.", code="OUTPUT_NOT_A_FILE")
+
+
+def _versions(distributions: Sequence[str]) -> dict[str, str]:
+    if not distributions:
+        return {}
+    from importlib.metadata import version  # costs more than all else here, and not every stage needs it
+
+    return {name: version(name) for name in distributions}
+
+
+def _say_last(mouth: Mouth, ending: Done | Failed) -> None:
+    try:
+        mouth.say(ending)
+    except frames.FrameTooLong as exc:
+        mouth.say(Failed(code="RESULT_TOO_LARGE", message=f"The index of the result does not fit: {exc}."))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,202 @@
+"""
+One process in a session of its own, the two pipes to it, and the certainty that it and all that it started ends.
+
+`subprocess.Popen` and not asyncio's: asyncio reaps a child the moment it dies, in another thread, and from then on its
+number may be somebody else's while its group is still to be killed. Here the dead leader is kept unreaped, and its
+number with it, until the last signal is sent. It is started from the loop's thread, because PDEATHSIG is about threads.
+"""
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from typing import Any, Generic, Protocol, TypeVar
+
+import structlog
+
+from videoannotator.errors import StageDied
+from videoannotator.runner import leftovers
+from videoannotator.runner.ear import Ear, exit_of, tell, within
+
+M = TypeVar("M")
+T = TypeVar("T")
+
+SWEEP_SECONDS = 5.0
+"""How long leftovers are killed again and again. What survives SIGKILL for so long is stuck inside the kernel."""
+
+_PAUSE_SECONDS = 0.003
+
+log = structlog.get_logger(__name__)
+
+
+class Keeper(Protocol):
+    """What a group needs of the Runner it belongs to."""
+
+    def register(self, pgid: int) -> None: ...
+
+    def unregister(self, pgid: int) -> None: ...
+
+    async def in_thread(self, work: Callable[..., T], *args: Any, **kwargs: Any) -> T: ...
+
+
+class Group(Generic[M]):
+    """Made by `start` only. Whoever starts it ends it."""
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], keeper: Keeper, mark: bytes, ear: Ear[M], pipes: tuple[int, int]
+    ):
+        self.pid = process.pid
+        self.ear = ear
+        self._process = process
+        self._keeper = keeper
+        self._mark = mark
+        self._hearing, self._telling = pipes
+        self._family: frozenset[leftovers.Seen] = frozenset()
+        self._exit = asyncio.ensure_future(exit_of(process))
+        self._ending: asyncio.Task[None] | None = None
+
+    @classmethod
+    def start(
+        cls,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        errors: int,
+        kind: Any,
+        keeper: Keeper,
+        mark: bytes,
+        who: str,
+    ) -> "Group[M]":
+        """
+        Start `argv` with `errors` as its standard error; its standard output carries messages of `kind`.
+
+        Raises:
+            StageDied: it could not be started.
+        """
+        with ExitStack() as on_failure, ExitStack() as inner_ends:
+            hearing, out = os.pipe()
+            on_failure.callback(os.close, hearing)
+            inner_ends.callback(os.close, out)
+            inner, telling = os.pipe()
+            on_failure.callback(os.close, telling)
+            inner_ends.callback(os.close, inner)
+            os.set_blocking(telling, False)
+            try:
+                process = subprocess.Popen(
+                    argv, stdin=inner, stdout=out, stderr=errors, env=env, close_fds=True, start_new_session=True
+                )
+            except OSError as exc:
+                raise StageDied(f"{who} could not be started: {argv[0]}: {exc.strerror}.") from exc
+            on_failure.pop_all()
+        keeper.register(process.pid)
+        return cls(process, keeper, mark, Ear(hearing, kind, who=who), (hearing, telling))
+
+    @property
+    def has_left(self) -> bool:
+        return self._exit.done()
+
+    @property
+    def exit_status(self) -> int:
+        """Of the first process, negative for a signal; only after `end`."""
+        assert self._process.returncode is not None
+        return self._process.returncode
+
+    async def tell(self, frame: bytes) -> None:
+        """Say something to it; lost without a word when it has closed its ear, since what it says decides."""
+        with suppress(BrokenPipeError):
+            await tell(self._telling, frame)
+
+    async def leaves(self, within_seconds: float | None = None) -> bool:
+        """Whether the first process ends, by itself, in time."""
+        if within_seconds is None:
+            await asyncio.wait({self._exit})
+            return True
+        return await within(within_seconds, self._exit)
+
+    async def resident_bytes(self) -> int:
+        """Memory of the process and its descendants, all of which it also remembers, to end them one day."""
+        members = await self._keeper.in_thread(leftovers.family, self.pid)
+        self._family |= frozenset(members)
+        return await self._keeper.in_thread(leftovers.resident_bytes, members)
+
+    async def end(self, grace_seconds: float) -> None:
+        """
+        SIGTERM, up to `grace_seconds` for those that changed its action, SIGKILL; returns when nothing is left.
+
+        Once begun it goes on to its end, however often the caller is cancelled. Only the first call's grace counts.
+        """
+        if self._ending is None:
+            self._ending = asyncio.create_task(self._end(grace_seconds), name=f"end of process group {self.pid}")
+        await to_its_end(self._ending)
+
+    def close(self) -> None:
+        """Close the pipes. After `end`."""
+        os.close(self._hearing)
+        os.close(self._telling)
+
+    async def _end(self, grace_seconds: float) -> None:
+        try:
+            await self.resident_bytes()
+            if grace_seconds > 0 and not self.has_left:
+                self._signal(signal.SIGTERM)
+                await self.leaves(grace_seconds)
+        finally:
+            self._signal(signal.SIGKILL)
+        # No limit: a process that SIGKILL does not end is stuck inside the kernel, on a dead network drive say, and to
+        # call it gone would be a lie. Everything else goes on meanwhile.
+        await self.leaves()
+        self._signal(signal.SIGKILL)
+        await self._sweep()
+        self._keeper.unregister(self.pid)
+        self._process.wait()
+        await self._until_empty()
+
+    def _signal(self, number: int) -> None:
+        """To the whole group. The leader is not reaped yet, so that the number is still its own."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+    async def _sweep(self) -> None:
+        """Those that left the group."""
+        others = frozenset(member for member in self._family if member.pid != self.pid)
+        left = await self._keeper.in_thread(leftovers.sweep, self._mark, others, within_seconds=SWEEP_SECONDS)
+        if left:
+            log.error("processes survive SIGKILL", pids=left, group=self.pid)
+
+    async def _until_empty(self) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + SWEEP_SECONDS
+        while not await self._keeper.in_thread(leftovers.group_is_empty, self.pid):
+            if loop.time() > deadline:
+                log.error("a process group survives SIGKILL", group=self.pid)
+                return
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+
+async def to_its_end(task: asyncio.Task[T]) -> T:
+    """Wait for a task that must not be cut short: a cancellation is kept back until it is over, and then let out."""
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as exc:
+            cancelled = exc
+        except Exception:
+            break
+    if cancelled is not None and not task.cancelled():
+        if (bug := task.exception()) is not None:
+            raise bug
+        raise cancelled
+    return task.result()
+
+
+async def stop(*tasks: "asyncio.Task[Any]") -> None:
+    """Cancel tasks and wait until they are over; whoever needs what they raise has looked before."""
+    for task in tasks:
+        task.cancel()
+    await to_its_end(asyncio.create_task(asyncio.wait(tasks)))
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()

@@ -1,0 +1,83 @@
+"""Where the server is put together: every route, and everything that a route is given."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any
+
+from litestar import Litestar
+from litestar.di import Provide
+
+from videoannotator.pipelines.catalogue import Catalogue
+from videoannotator.server import datasets, events, jobs, pipelines, presets, results, system
+from videoannotator.server.auth import Caller, Keys, guard
+from videoannotator.server.decoding import MAX_BODY_BYTES, ApiRequest
+from videoannotator.server.front import App, Front, Neighbours
+from videoannotator.server.problems import note, problem
+from videoannotator.workspace import Workspace
+
+_UPLOAD_THREADS = 8
+
+ROUTES: list[Any] = [
+    *system.ROUTES,
+    *pipelines.ROUTES,
+    *presets.ROUTES,
+    *datasets.ROUTES,
+    *jobs.ROUTES,
+    *results.ROUTES,
+    *events.ROUTES,
+]
+
+
+@asynccontextmanager
+async def building(workspace: Workspace, keys: Keys, *, port: int, closing: asyncio.Event) -> AsyncIterator[App]:
+    """
+    The server as one ASGI application, for as long as the block lasts. Set `closing` to end its event streams and to
+    have it refuse new work.
+    """
+    threads = ThreadPoolExecutor(_UPLOAD_THREADS, thread_name_prefix="upload")
+    try:
+        neighbours = Neighbours(workspace.settings, port)
+        yield Front(_litestar(workspace, keys, closing, threads), neighbours=neighbours, closing=closing)
+    finally:
+        await asyncio.to_thread(threads.shutdown)
+
+
+def _litestar(workspace: Workspace, keys: Keys, closing: asyncio.Event, threads: Executor) -> Any:
+    def provide_workspace() -> Workspace:
+        return workspace
+
+    def provide_catalogue() -> Catalogue:
+        return workspace.catalogue
+
+    def provide_closing() -> asyncio.Event:
+        return closing
+
+    def provide_threads() -> Executor:
+        return threads
+
+    def provide_caller(request: ApiRequest) -> Caller | None:
+        caller: Caller | None = request.scope["state"].get("caller")
+        return caller
+
+    app = Litestar(
+        ROUTES,
+        dependencies={
+            "workspace": Provide(provide_workspace, sync_to_thread=False),
+            "catalogue": Provide(provide_catalogue, sync_to_thread=False),
+            "closing": Provide(provide_closing, sync_to_thread=False),
+            "upload_threads": Provide(provide_threads, sync_to_thread=False),
+            "caller": Provide(provide_caller, sync_to_thread=False),
+        },
+        guards=[guard],
+        exception_handlers={Exception: problem},
+        after_exception=[note],
+        request_class=ApiRequest,
+        request_max_body_size=MAX_BODY_BYTES,
+        openapi_config=None,
+        logging_config=None,
+        debug=False,
+    )
+    app.state.api_keys = keys
+    return app

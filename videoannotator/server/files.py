@@ -1,0 +1,139 @@
+"""
+One file over HTTP: whole or a range of it (RFC 9110 section 14), unchanged or not (ETag), with constant memory.
+
+What came from strangers is an attachment in a sandbox: it can be saved and played, never run as a page of this server.
+"""
+
+import asyncio
+import os
+import re
+import stat
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from urllib.parse import quote
+
+import msgspec
+
+from videoannotator.errors import NotFound, Refused
+from videoannotator.server.decoding import ApiRequest
+from videoannotator.server.problems import answer
+from videoannotator.server.streams import Streamed
+
+BLOCK_BYTES = 256 * 1024
+
+_RANGE = re.compile(r"bytes=(\d{0,30})-(\d{0,30})[ \t]*")
+
+
+class Span(msgspec.Struct, frozen=True):
+    """Bytes `first` to `last`, both included."""
+
+    first: int
+    last: int
+
+
+async def serve_file(path: Path, request: ApiRequest, *, name: str, media_type: str, etag: str = "") -> Streamed:
+    """
+    200, 206, 304 or 416.
+
+    Raises:
+        NotFound: FILE_GONE.
+    """
+    headers = request.headers
+    size, made_etag = await asyncio.to_thread(_look, path)
+    tag = etag or made_etag
+    about = {
+        "Accept-Ranges": "bytes",
+        "ETag": tag,
+        "Cache-Control": "private, no-cache",
+        "Content-Security-Policy": "default-src 'none'; sandbox",
+    }
+    if _names(headers.get("if-none-match", ""), tag):
+        return Streamed(_nothing(), status=304, headers=about)
+    try:
+        span = asked_span(headers.get("range"), size) if headers.get("if-range", tag) == tag else None
+    except Refused as refusal:
+        status, told, body = answer(refusal, request.scope)
+        return Streamed(_only(body), status=status, headers=told | {"Content-Range": f"bytes */{size}"})
+    about |= {"Content-Type": media_type, "Content-Disposition": attachment(name)}
+    if span is None:
+        whole = Span(0, size - 1)
+        return Streamed(_read(path, whole), headers=about | {"Content-Length": str(size)})
+    about |= {"Content-Range": f"bytes {span.first}-{span.last}/{size}"}
+    return Streamed(_read(path, span), status=206, headers=about | {"Content-Length": str(span.last - span.first + 1)})
+
+
+def asked_span(header: str | None, size: int) -> Span | None:
+    """
+    The one range that was asked for; None where the whole file is the answer: none asked, several, or nonsense.
+
+    Raises:
+        Refused: RANGE_NOT_SATISFIABLE, a well-formed range that begins behind the end.
+    """
+    match = _RANGE.fullmatch(header or "")
+    if match is None or match.groups() == ("", ""):
+        return None
+    first, last = match.groups()
+    if not first:
+        span = Span(max(size - int(last), 0), size - 1)
+    else:
+        span = Span(int(first), min(int(last), size - 1) if last else size - 1)
+        if last and int(last) < int(first):
+            return None
+    if span.first > span.last:
+        raise Refused(
+            f"The file has {size} bytes.", hint=f"Ask for a range in it: {header}.", code="RANGE_NOT_SATISFIABLE"
+        )
+    return span
+
+
+def attachment(name: str) -> str:
+    """A Content-Disposition (RFC 6266) with the name in UTF-8, and in ASCII for old programs."""
+    plain = "".join(char if char.isascii() and char.isprintable() and char not in '"\\%;' else "_" for char in name)
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
+
+
+def _look(path: Path) -> tuple[int, str]:
+    try:
+        found = path.lstat()
+    except OSError:
+        raise NotFound("The file is gone.", code="FILE_GONE") from None
+    if not stat.S_ISREG(found.st_mode):
+        raise NotFound("The file is gone.", code="FILE_GONE")
+    return found.st_size, f'"{found.st_mtime_ns:x}-{found.st_size:x}"'
+
+
+def _names(header: str, etag: str) -> bool:
+    return header.strip() == "*" or etag in {tag.strip().removeprefix("W/") for tag in header.split(",")}
+
+
+async def _only(body: bytes) -> AsyncGenerator[bytes, None]:
+    yield body
+
+
+async def _nothing() -> AsyncGenerator[bytes, None]:
+    return
+    yield b""
+
+
+async def _read(path: Path, span: Span) -> AsyncGenerator[bytes, None]:
+    async for block in read_blocks(path, span.first, span.last - span.first + 1):
+        yield block
+
+
+async def read_blocks(path: Path, start: int, length: int) -> AsyncGenerator[bytes, None]:
+    """
+    Exactly `length` bytes from `start`, read in a thread. A link is not followed.
+
+    Raises:
+        OSError: the file cannot be read, or is shorter than it was: better a broken answer than a wrong one.
+    """
+    descriptor = await asyncio.to_thread(os.open, path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        while length:
+            block = await asyncio.to_thread(os.pread, descriptor, min(BLOCK_BYTES, length), start)
+            if not block:
+                raise OSError(f"{path} ended {length} bytes early")
+            start, length = start + len(block), length - len(block)
+            yield block
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,288 @@
+"""Jobs over HTTP: submit, list, read, cancel, retry, delete."""
+
+import asyncio
+import os
+from collections.abc import Iterable
+from concurrent.futures import Executor
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+import msgspec
+from litestar import Response, delete, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+
+from videoannotator.errors import FieldProblem, InvalidConfig, Refused
+from videoannotator.jobs import Job, JobStatus, new_id
+from videoannotator.server.auth import READ, WRITE
+from videoannotator.server.datasets import find_video
+from videoannotator.server.decoding import MAX_BODY_BYTES, ApiRequest, parse_json, read_struct
+from videoannotator.server.receive import Upload, UploadLimits, receiving
+from videoannotator.server.schemas import JobAnswer, describe
+from videoannotator.store import JobQuery
+from videoannotator.workspace import Selection, Workspace
+
+_MOST_TAGS = 32
+_LONGEST_TAG = 100
+_LONGEST_PATH = 4096
+_SUFFIXES = frozenset(
+    (
+        *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv"),
+        *(".ts", ".webm", ".wmv", ".flac", ".m4a", ".mp3", ".ogg", ".wav"),
+    )
+)
+
+Priority = Annotated[int, msgspec.Meta(ge=-100, le=100)]
+
+
+class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What to do with a video, as a form says it."""
+
+    preset: str | None = None
+    selected_pipelines: tuple[str, ...] = ()
+    config: dict[str, dict[str, Any]] = {}
+    tags: tuple[str, ...] = ()
+    priority: Priority = 0
+
+    @property
+    def selection(self) -> Selection:
+        return Selection(preset=self.preset, pipelines=self.selected_pipelines, config=self.config)
+
+
+class DatasetOrder(Order, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The same as JSON, for a video that already lies on the server."""
+
+    dataset_id: str
+    path: Annotated[str, msgspec.Meta(min_length=1, max_length=_LONGEST_PATH)]
+
+
+class JobList(msgspec.Struct, frozen=True):
+    jobs: tuple[JobAnswer, ...]
+    total: int
+    page: int
+    per_page: int
+
+
+class CancelRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    reason: str = ""
+
+
+class CancelAnswer(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    job_id: str
+    status: JobStatus
+    message: str
+    cancelled_at: datetime | None = None
+
+
+class RetryRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    from_scratch: bool = False
+
+
+@post("/api/v1/jobs", status_code=201, request_max_body_size=None, opt=WRITE)
+async def submit(
+    request: ApiRequest, workspace: NamedDependency[Workspace], upload_threads: NamedDependency[Executor]
+) -> Response[JobAnswer]:
+    """A video and what to do with it: a form with the file, or JSON that names a file of a dataset."""
+    match request.content_type[0]:
+        case "multipart/form-data":
+            job = await _submit_form(request, workspace, upload_threads)
+        case "application/json":
+            job = await _submit_json(request, workspace)
+        case _:
+            hint = "Send multipart/form-data with a video, or application/json."
+            raise Refused("A job cannot be read from this type of body.", hint=hint, code="UNSUPPORTED_MEDIA_TYPE")
+    return _created(job)
+
+
+@get("/api/v1/jobs", opt=READ)
+async def list_jobs(
+    *,
+    workspace: NamedDependency[Workspace],
+    page: Annotated[int, QueryParameter(ge=1, le=1_000_000_000)] = 1,
+    per_page: Annotated[int, QueryParameter(ge=1, le=100)] = 10,
+    status: FromQuery[JobStatus | None] = None,
+    tag: FromQuery[str | None] = None,
+    batch_id: FromQuery[str | None] = None,
+    q: FromQuery[str | None] = None,
+    created_after: FromQuery[datetime | None] = None,
+    created_before: FromQuery[datetime | None] = None,
+    sort: FromQuery[Literal["-created_at", "created_at"]] = "-created_at",
+) -> JobList:
+    """Newest first, unless `sort=created_at`."""
+    found = await workspace.store.jobs(
+        JobQuery(
+            status=status,
+            tag=tag,
+            batch_id=batch_id,
+            text=q,
+            created_after=_epoch("created_after", created_after),
+            created_before=_epoch("created_before", created_before),
+            oldest_first=sort == "created_at",
+            limit=per_page,
+            offset=(page - 1) * per_page,
+        )
+    )
+    return JobList(tuple(describe(job) for job in found.jobs), found.total, page, per_page)
+
+
+@get("/api/v1/jobs/{job_id:str}", opt=READ)
+async def get_job(workspace: NamedDependency[Workspace], job_id: FromPath[str]) -> JobAnswer:
+    return describe(await workspace.store.get(job_id))
+
+
+@post("/api/v1/jobs/{job_id:str}/cancel", status_code=200, opt=WRITE)
+async def cancel_job(
+    workspace: NamedDependency[Workspace],
+    job_id: FromPath[str],
+    data: JSONBody[CancelRequest | None] = None,  # noqa: ARG001 (a reason may be sent; nothing depends on it)
+) -> CancelAnswer:
+    job = await workspace.cancel(job_id)
+    cancelled = job.status is JobStatus.CANCELLED
+    return CancelAnswer(
+        job_id=job.id,
+        status=job.status,
+        message="The job is cancelled." if cancelled else "The job is being stopped.",
+        cancelled_at=job.finished_at if cancelled else None,
+    )
+
+
+@post("/api/v1/jobs/{job_id:str}/retry", status_code=201, opt=WRITE)
+async def retry_job(
+    workspace: NamedDependency[Workspace], job_id: FromPath[str], data: JSONBody[RetryRequest | None] = None
+) -> Response[JobAnswer]:
+    """A new job on the same video; what the old one finished is taken over, unless it is to be done from scratch."""
+    return _created(await workspace.retry(job_id, from_scratch=data is not None and data.from_scratch))
+
+
+@delete("/api/v1/jobs/{job_id:str}", opt=WRITE)
+async def delete_job(workspace: NamedDependency[Workspace], job_id: FromPath[str]) -> None:
+    await workspace.delete(job_id)
+
+
+def _epoch(name: str, moment: datetime | None) -> float | None:
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
+        message = f"{name} needs a time zone."
+        raise InvalidConfig((FieldProblem(name, message, "INVALID_VALUE", "End it with Z for UTC."),))
+    return moment.timestamp()
+
+
+def _created(job: Job) -> Response[JobAnswer]:
+    return Response(describe(job), status_code=201, headers={"location": f"/api/v1/jobs/{job.id}"})
+
+
+async def _submit_form(request: ApiRequest, workspace: Workspace, threads: Executor) -> Job:
+    settings = workspace.settings
+    limits = UploadLimits(
+        max_bytes=settings.max_upload_bytes,
+        min_free_bytes=settings.min_free_bytes,
+        fields=frozenset(Order.__struct_fields__),
+    )
+    async with receiving(request, workspace.artifacts.uploads, limits, threads) as upload:
+        order = _order_of_form(upload.fields)
+        return await _queue_upload(upload, order, workspace)
+
+
+async def _queue_upload(upload: Upload, order: Order, workspace: Workspace) -> Job:
+    """The file changes hands: from here on it is the job's, or gone."""
+    job_id = new_id("job")
+    place = workspace.artifacts.video_folder(job_id) / _stored_name(upload.filename)
+    queueing = False
+    try:
+        await asyncio.to_thread(_move, upload.path, place)
+        job = await workspace.admit(
+            place,
+            upload.filename,
+            order.selection,
+            owns_video=True,
+            job_id=job_id,
+            tags=order.tags,
+            priority=order.priority,
+        )
+        queueing = True
+        (queued,) = await workspace.submit(job)
+    except BaseException as exc:
+        # Cancelled while the row was being written, nobody knows whether it is there; the next start will look.
+        if not (queueing and isinstance(exc, asyncio.CancelledError)):
+            await asyncio.shield(asyncio.to_thread(workspace.artifacts.remove, job_id))
+        raise
+    return queued
+
+
+async def _submit_json(request: ApiRequest, workspace: Workspace) -> Job:
+    order = read_struct(parse_json(await _small_body(request)), DatasetOrder)
+    _check_tags(order.tags)
+    dataset = await workspace.store.dataset(order.dataset_id)
+    path = await asyncio.to_thread(find_video, dataset, order.path, workspace.settings)
+    job = await workspace.admit(
+        path, path.name, order.selection, owns_video=False, tags=order.tags, priority=order.priority
+    )
+    (queued,) = await workspace.submit(job)
+    return queued
+
+
+async def _small_body(request: ApiRequest) -> bytes:
+    """The route has no limit of its own, because of the videos that come through it."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise Refused("The request's body is too large.", code="BODY_TOO_LARGE")
+    return bytes(body)
+
+
+def _order_of_form(fields: dict[str, list[str]]) -> Order:
+    given: dict[str, Any] = {}
+    for name in ("preset", "config", "priority"):
+        if len(fields.get(name, ())) > 1:
+            raise InvalidConfig((FieldProblem(name, f"{name} may be given once.", "DUPLICATE_FIELD"),))
+        if text := "".join(fields.get(name, ())).strip():
+            given[name] = text
+    if "config" in given:
+        given["config"] = parse_json(given["config"])
+    if "priority" in given:
+        given["priority"] = _whole_number("priority", given["priority"])
+    given |= {name: _listed(fields[name]) for name in ("selected_pipelines", "tags") if name in fields}
+    order = read_struct(given, Order)
+    _check_tags(order.tags)
+    return order
+
+
+def _whole_number(name: str, text: str) -> int:
+    try:
+        return int(text[:20])
+    except ValueError:
+        raise InvalidConfig((FieldProblem(name, f"{name} must be a whole number.", "INVALID_VALUE"),)) from None
+
+
+def _listed(values: Iterable[str]) -> list[str]:
+    """A list in a form: repeated, or joined by commas."""
+    return [part for value in values for piece in value.split(",") if (part := piece.strip())]
+
+
+def _check_tags(tags: tuple[str, ...]) -> None:
+    if len(tags) > _MOST_TAGS or any(not 1 <= len(tag) <= _LONGEST_TAG or not tag.isprintable() for tag in tags):
+        message = f"A job has up to {_MOST_TAGS} tags of up to {_LONGEST_TAG} printable characters."
+        raise InvalidConfig((FieldProblem("tags", message, "INVALID_VALUE"),))
+
+
+def _stored_name(filename: str) -> str:
+    """Ours, whatever the client called the file; the ending helps people who look into the folder."""
+    suffix = PurePosixPath(filename).suffix.lower()
+    return f"video{suffix}" if suffix in _SUFFIXES else "video"
+
+
+def _move(part: Path, place: Path) -> None:
+    place.parent.mkdir(mode=0o700)
+    part.rename(place)
+    for folder in (place.parent, place.parent.parent):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+ROUTES = [submit, list_jobs, get_job, cancel_job, retry_job, delete_job]

@@ -1,0 +1,58 @@
+"""
+How the server logs: one line for each thing, on standard error, for people or as JSON. What libraries say through
+`logging` goes the same way.
+"""
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+from videoannotator.settings import Settings
+
+
+def configure(settings: Settings) -> None:
+    """Once, before anything is logged."""
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer() if as_json else _for_people,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    root = logging.getLogger()
+    root.handlers = [_Bridge()]
+    root.setLevel(max(level, logging.WARNING))
+
+
+class _Bridge(logging.Handler):
+    """From `logging` to structlog."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = record.levelname.lower()
+        say = getattr(structlog.get_logger(), level if level in ("info", "warning", "error", "critical") else "debug")
+        say(record.getMessage(), logger=record.name, exc_info=record.exc_info or None)
+
+
+def _for_people(_: Any, __: str, event: MutableMapping[str, Any]) -> str:
+    """`12:00:00 [INFO] what happened  key=value`, in ASCII; a traceback below."""
+    at = str(event.pop("timestamp"))[11:19]
+    level, what = str(event.pop("level")).upper(), event.pop("event")
+    trace = event.pop("exception", None)
+    rest = "  ".join(f"{name}={value}" for name, value in event.items() if value is not None)
+    line = f"{at} [{level}] {what}  {rest}".rstrip()
+    return ascii_only(f"{line}\n{trace}" if trace else line)
+
+
+def ascii_only(text: str) -> str:
+    """Readable on every terminal, and no control character of a stranger's reaches it."""
+    return "".join(char if char == "\n" or " " <= char <= "~" else f"\\u{ord(char):04x}" for char in text)

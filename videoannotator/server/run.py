@@ -1,0 +1,86 @@
+"""From the first line to the last of a server's life."""
+
+import asyncio
+import signal
+import sys
+from contextlib import suppress
+
+import structlog
+
+from videoannotator.errors import Refused, StorageTrouble
+from videoannotator.server.app import building
+from videoannotator.server.auth import Keys
+from videoannotator.server.listen import Listener, bind, url_of
+from videoannotator.server.logs import ascii_only, configure
+from videoannotator.settings import Settings
+from videoannotator.workspace import Workspace
+
+log = structlog.get_logger(__name__)
+
+
+def run(settings: Settings) -> int:
+    configure(settings)
+    try:
+        return asyncio.run(_serve(settings))
+    except (Refused, StorageTrouble) as exc:
+        sys.stderr.write(ascii_only(f"[ERROR] {exc}\n"))
+        return 2
+
+
+async def _serve(settings: Settings) -> int:
+    with bind(settings) as sock:
+        async with Workspace.open(settings) as workspace:
+            keys = Keys(workspace.store, settings)
+            closing = asyncio.Event()
+            async with building(workspace, keys, port=sock.getsockname()[1], closing=closing) as app:
+                listener = Listener(app)
+                serving = asyncio.create_task(listener.run_on(sock), name="http")
+                await _until_ready(listener, serving)
+                _announce(url_of(sock), await keys.first(), settings)
+                await _until_asked_or_broken(workspace, serving)
+                closing.set()
+                listener.should_exit = True
+                await serving
+        return _ending(workspace)
+
+
+async def _until_ready(listener: Listener, serving: asyncio.Task[None]) -> None:
+    ready = asyncio.create_task(listener.ready.wait(), name="ready")
+    await asyncio.wait({ready, serving}, return_when=asyncio.FIRST_COMPLETED)
+    if serving.done():
+        ready.cancel()
+        serving.result()
+
+
+async def _until_asked_or_broken(workspace: Workspace, serving: asyncio.Task[None]) -> None:
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked.set)
+    waiting = {
+        asyncio.create_task(asked.wait(), name="signals"),
+        asyncio.create_task(workspace.failed.wait(), name="worker ended"),
+    }
+    try:
+        await asyncio.wait({*waiting, serving}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+def _announce(url: str, first_key: str | None, settings: Settings) -> None:
+    if first_key is not None:
+        sys.stdout.write(f"Admin key, shown this once: {first_key}\n")
+    if not settings.require_auth:
+        log.warning("authentication is off: whoever reaches the port may do everything")
+    sys.stdout.write(f"VideoAnnotator is ready at {url}\n")
+    sys.stdout.flush()
+
+
+def _ending(workspace: Workspace) -> int:
+    if workspace.failure is None:
+        return 0
+    log.critical("stopped because the worker ended", reason=str(workspace.failure))
+    return 1

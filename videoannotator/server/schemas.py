@@ -1,0 +1,159 @@
+"""The JSON of a job: API.md's fields and those that the browser client reads (VIEWER.md section 4), as one object."""
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from videoannotator.jobs import Job, JobStatus, Stage, StageError, StageStatus
+
+
+class VideoAnswer(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    filename: str
+    size_bytes: int
+    duration_seconds: float
+    width: int
+    height: int
+    frame_rate: float
+    variable_frame_rate: bool
+    has_audio: bool
+    sha256: str | None = None
+
+
+class StageAnswer(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    pipeline: str
+    status: StageStatus
+    progress: float
+    attempts: int
+    cached: bool
+    """Taken over from the job that this one retries."""
+
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    seconds: float | None = None
+    annotations: int | None = None
+    rate: float | None = None
+    eta_seconds: float | None = None
+    error: StageError | None = None
+    device: str | None = None
+    engine: str | None = None
+
+
+class JobAnswer(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    id: str
+    status: JobStatus
+    video_filename: str
+    video_size_bytes: int
+    video_duration_seconds: float
+    selected_pipelines: tuple[str, ...]
+    config: dict[str, dict[str, Any]]
+    """What the caller gave, before defaults; what was used stands in the manifest."""
+
+    error_message: str | None
+    """Null where all is well; with `completed` it says which part failed."""
+
+    created_at: datetime
+    queued_at: datetime
+    progress: float
+    progress_pct: float
+    stages: tuple[StageAnswer, ...]
+    tags: tuple[str, ...]
+    priority: int
+    attempts: int
+    video: VideoAnswer
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    completed_at: datetime | None = None
+    cancelled_at: datetime | None = None
+    stopped_after_seconds: float | None = None
+    current_stage: str | None = None
+    eta_seconds: float | None = None
+    queue_position: int | None = None
+    outcome: str | None = None
+    error_code: str | None = None
+    preset: str | None = None
+    batch_id: str | None = None
+    retry_of: str | None = None
+
+
+def describe(job: Job) -> JobAnswer:
+    error = _error(job)
+    return JobAnswer(
+        id=job.id,
+        status=job.status,
+        video_filename=job.video.filename,
+        video_size_bytes=job.video.size_bytes,
+        video_duration_seconds=job.video.duration_seconds,
+        selected_pipelines=tuple(stage.pipeline for stage in job.stages),
+        config=job.config,
+        error_message=error.message if error else None,
+        error_code=error.code if error else None,
+        created_at=job.created_at,
+        queued_at=job.created_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+        completed_at=job.finished_at if job.status is JobStatus.COMPLETED else None,
+        cancelled_at=job.finished_at if job.status is JobStatus.CANCELLED else None,
+        stopped_after_seconds=job.stopped_after_seconds,
+        progress=round(job.progress, 4),
+        progress_pct=round(job.progress * 100, 2),
+        current_stage=job.current_stage,
+        eta_seconds=job.eta_seconds,
+        queue_position=job.queue_position,
+        stages=tuple(_stage(stage) for stage in job.stages),
+        outcome=job.outcome,
+        tags=job.tags,
+        priority=job.priority,
+        attempts=job.attempts,
+        preset=job.preset,
+        batch_id=job.batch_id,
+        retry_of=job.retry_of,
+        video=_video(job),
+    )
+
+
+def _error(job: Job) -> StageError | None:
+    """The job's own error, or what went wrong in its stages once it is over."""
+    if job.error is not None or job.status not in (JobStatus.COMPLETED, JobStatus.FAILED):
+        return job.error
+    wrong = [stage for stage in job.stages if stage.error is not None]
+    if not wrong:
+        return None
+    sentences = " ".join(f"{s.pipeline} {s.status}: {s.error.message}" for s in wrong if s.error)
+    first = wrong[0].error
+    return StageError(first.code if first else "STAGE_FAILED", sentences)
+
+
+def _stage(stage: Stage) -> StageAnswer:
+    made = stage.provenance
+    return StageAnswer(
+        pipeline=stage.pipeline,
+        status=stage.status,
+        progress=1.0 if stage.status is StageStatus.COMPLETED else round(stage.progress, 4),
+        attempts=stage.attempts,
+        cached=stage.status is StageStatus.COMPLETED and stage.attempts == 0,
+        started_at=stage.started_at,
+        finished_at=stage.finished_at,
+        seconds=stage.seconds,
+        annotations=stage.annotations,
+        rate=stage.rate,
+        eta_seconds=stage.eta_seconds,
+        error=stage.error,
+        device=made.device if made else None,
+        engine=made.engine if made else None,
+    )
+
+
+def _video(job: Job) -> VideoAnswer:
+    video = job.video
+    return VideoAnswer(
+        filename=video.filename,
+        size_bytes=video.size_bytes,
+        duration_seconds=video.duration_seconds,
+        width=video.width,
+        height=video.height,
+        frame_rate=video.frame_rate,
+        variable_frame_rate=video.variable_frame_rate,
+        has_audio=video.has_audio,
+        sha256=video.sha256,
+    )

@@ -1,0 +1,138 @@
+"""
+The events table, followed. One task reads new rows and keeps the latest of them in memory; however many follow, the
+database is read once. A follower whose place is no longer in memory reads pages from the database until it has caught
+up. Places are seqs, and a follower moves past a seq only after it has seen everything up to it.
+"""
+
+import asyncio
+import logging
+from bisect import bisect_right
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from operator import attrgetter
+from typing import Any, Self
+
+import anyio.lowlevel
+import msgspec
+
+from videoannotator.errors import StorageTrouble
+from videoannotator.jobs import Event
+from videoannotator.store.bell import Bell
+from videoannotator.store.database import Database
+
+LOOK_SECONDS = 1.0
+"""A bell may be lost, the database may not: so often everybody looks without one."""
+
+_KEPT = 4096
+_PAGE = 500
+_SELECT = "SELECT seq, type, job_id, batch_id, data FROM events WHERE seq > ?"
+_log = logging.getLogger(__name__)
+_data = msgspec.json.Decoder(dict[str, Any])
+
+
+class Tail:
+    def __init__(self, database: Database) -> None:
+        newest = database.newest_event
+        self._database = database
+        self._kept: list[Event] = []
+        self._floor = newest  # every event after it, up to `_seen`, is in `_kept`
+        self._seen = newest
+        self._growth = Bell()
+        self._trouble: StorageTrouble | None = None
+        self._closed = False
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, database: Database) -> AsyncIterator[Self]:
+        """Followers end when it closes."""
+        tail = cls(database)
+        task = asyncio.create_task(tail._run(), name="events-tail")
+        try:
+            yield tail
+        finally:
+            tail._closed = True
+            tail._growth.ring()
+            task.cancel()
+            await asyncio.wait({task})
+            if not task.cancelled():
+                task.result()
+
+    def follow(self, after: int | None, job_id: str | None, batch_id: str | None) -> AsyncGenerator[Event, None]:
+        """From now on means from this call on, not from the first `anext`."""
+        return self._follow(self._database.newest_event if after is None else max(0, after), job_id, batch_id)
+
+    async def _follow(self, place: int, job_id: str | None, batch_id: str | None) -> AsyncGenerator[Event, None]:
+        while not self._closed:
+            if self._trouble is not None:
+                raise self._trouble
+            grown = self._growth.rung
+            chunk, reached = await self._after(place, job_id, batch_id)
+            for event in chunk:
+                # Really to wait, at each event: a stream that only yields would freeze the loop.
+                await anyio.lowlevel.checkpoint()
+                yield event
+            if reached == place:
+                await self._growth.wait(LOOK_SECONDS, grown)
+            place = reached
+
+    async def _after(self, place: int, job_id: str | None, batch_id: str | None) -> tuple[list[Event], int]:
+        """Some events after a place that are asked for, and the place up to which there are no others."""
+        if place < self._floor:
+            return await self._page(place, job_id, batch_id)
+        start = bisect_right(self._kept, place, key=attrgetter("seq"))
+        chunk = self._kept[start : start + _PAGE]
+        wanted = [event for event in chunk if job_id in (None, event.job_id) and batch_id in (None, event.batch_id)]
+        return wanted, chunk[-1].seq if chunk else place
+
+    async def _page(self, place: int, job_id: str | None, batch_id: str | None) -> tuple[list[Event], int]:
+        seen = self._seen  # all up to here was on disk before the page is read
+        conditions = {"job_id = ?": job_id, "batch_id = ?": batch_id}
+        asked = {condition: value for condition, value in conditions.items() if value is not None}
+        sql = " AND ".join([_SELECT, *asked]) + " ORDER BY seq LIMIT ?"
+        page = [_event(row) for row in await self._database.read(sql, (place, *asked.values(), _PAGE))]
+        if len(page) == _PAGE:
+            return page, page[-1].seq
+        return page, max(seen, page[-1].seq if page else place)
+
+    # -- the one task
+
+    async def _run(self) -> None:
+        heard = 0
+        while True:
+            heard = await self._database.commits.wait(LOOK_SECONDS, heard)
+            try:
+                while await self._read_on():
+                    pass
+                self._trouble = None
+            except StorageTrouble as exc:
+                self._tell(exc)
+
+    async def _read_on(self) -> bool:
+        """Take new rows into memory and wake the followers; whether there may be more."""
+        rows = await self._database.read(f"{_SELECT} ORDER BY seq LIMIT ?", (self._seen, _PAGE))
+        if not rows:
+            return False
+        self._kept.extend(_event(row) for row in rows)
+        self._seen = self._kept[-1].seq
+        if len(self._kept) > 2 * _KEPT:
+            self._floor = self._kept[-_KEPT - 1].seq
+            del self._kept[:-_KEPT]
+        self._growth.ring()
+        return len(rows) == _PAGE
+
+    def _tell(self, trouble: StorageTrouble) -> None:
+        """Followers end with it; reading goes on at the next bell."""
+        if self._trouble is None:
+            _log.error("Events cannot be read: %s", trouble)
+        self._trouble = trouble
+        self._growth.ring()
+
+
+def _event(row: Sequence[Any]) -> Event:
+    seq, kind, job_id, batch_id, data = row
+    return Event(seq, kind, job_id, batch_id, _data.decode(data))
+
+
+async def of_job(database: Database, job_id: str, kind: str) -> tuple[Event, ...]:
+    sql = f"{_SELECT} AND job_id = ? AND type = ? ORDER BY seq"
+    return tuple(_event(row) for row in await database.read(sql, (0, job_id, kind)))

@@ -1,0 +1,170 @@
+"""Jobs and their stages, from rows to Structs. One statement reads them, so that what it says is of one moment."""
+
+import sqlite3
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from videoannotator.errors import NotFound
+from videoannotator.jobs import Job, JobStatus, Provenance, Stage, StageError, StageStatus, Video
+
+_JOBS = """
+SELECT seq, id, status, video, video_path, owns_video, config, tags, priority, attempts, created_at, started_at,
+    finished_at, outcome, error_code, error_message, stopped_after_seconds, preset, preset_content, batch_id, retry_of,
+    (SELECT json_group_array(json_object(
+        'pipeline', pipeline, 'position', position, 'config', json(config), 'status', status, 'progress', progress,
+        'rate', rate, 'eta_seconds', eta_seconds, 'attempts', attempts, 'started_at', started_at,
+        'finished_at', finished_at, 'seconds', seconds, 'annotations', annotations, 'error_code', error_code,
+        'error_message', error_message, 'provenance', json(provenance)
+    )) FROM stages WHERE job = jobs.seq),
+    {position}
+FROM jobs"""
+
+_POSITION = """(
+    SELECT count(*) FROM jobs AS ahead INDEXED BY jobs_ready
+    WHERE ahead.status = 'pending' AND ahead.priority > {priority}
+) + (
+    SELECT count(*) FROM jobs AS ahead INDEXED BY jobs_ready
+    WHERE ahead.status = 'pending' AND ahead.priority = {priority} AND ahead.seq <= {seq}
+)"""
+
+JOB = _JOBS.format(
+    position=f"CASE WHEN status = 'pending' THEN {_POSITION.format(priority='jobs.priority', seq='jobs.seq')} END"
+)
+"""One job with its place in the queue, to be followed by WHERE. The place costs 40 ns for each job ahead."""
+
+JOBS = _JOBS.format(position="NULL")
+"""Many jobs; their places in the queue are left to `POSITION`, which counts once and not for each."""
+
+POSITION = f"SELECT {_POSITION.format(priority='?1', seq='?2')}"
+"""Of the pending job with this priority and seq."""
+
+
+class JobRow(NamedTuple):
+    seq: int
+    id: str
+    status: str
+    video: str
+    video_path: str
+    owns_video: int
+    config: str
+    tags: str
+    priority: int
+    attempts: int
+    created_at: int
+    started_at: int | None
+    finished_at: int | None
+    outcome: Literal["full", "partial"] | None
+    error_code: str | None
+    error_message: str | None
+    stopped_after_seconds: float | None
+    preset: str | None
+    preset_content: str | None
+    batch_id: str | None
+    retry_of: str | None
+    stages: str
+    queue_position: int | None
+
+
+class _StageRow(msgspec.Struct, frozen=True):
+    pipeline: str
+    position: int
+    config: dict[str, Any]
+    status: StageStatus
+    progress: float
+    rate: float | None
+    eta_seconds: float | None
+    attempts: int
+    started_at: int | None
+    finished_at: int | None
+    seconds: float | None
+    annotations: int | None
+    error_code: str | None
+    error_message: str | None
+    provenance: Provenance | None
+
+
+_stages = msgspec.json.Decoder(list[_StageRow])
+_video = msgspec.json.Decoder(Video)
+_tags = msgspec.json.Decoder(tuple[str, ...])
+_configs = msgspec.json.Decoder(dict[str, dict[str, Any]])
+_object = msgspec.json.Decoder(dict[str, Any])
+
+
+def job_from(row: JobRow) -> Job:
+    return Job(
+        id=row.id,
+        status=JobStatus(row.status),
+        video=_video.decode(row.video),
+        video_path=Path(row.video_path),
+        owns_video=bool(row.owns_video),
+        stages=tuple(_stage_from(stage) for stage in sorted(_stages.decode(row.stages), key=lambda s: s.position)),
+        config=_configs.decode(row.config),
+        tags=_tags.decode(row.tags),
+        priority=row.priority,
+        attempts=row.attempts,
+        created_at=moment(row.created_at),
+        started_at=maybe_moment(row.started_at),
+        finished_at=maybe_moment(row.finished_at),
+        outcome=row.outcome,
+        error=_error(row.error_code, row.error_message),
+        stopped_after_seconds=row.stopped_after_seconds,
+        preset=row.preset,
+        preset_content=None if row.preset_content is None else _object.decode(row.preset_content),
+        batch_id=row.batch_id,
+        retry_of=row.retry_of,
+        queue_position=row.queue_position,
+    )
+
+
+def read_job(connection: sqlite3.Connection, job_id: str) -> Job:
+    """Raises NotFound (JOB_NOT_FOUND)."""
+    return only_job(job_id, connection.execute(f"{JOB} WHERE id = ?", (job_id,)).fetchall())
+
+
+def only_job(job_id: str, rows: Sequence[Sequence[Any]]) -> Job:
+    """Raises NotFound (JOB_NOT_FOUND)."""
+    if not rows:
+        raise NotFound.of("job", job_id, "List jobs with GET /api/v1/jobs.")
+    return job_from(JobRow._make(rows[0]))
+
+
+def moment(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def maybe_moment(milliseconds: int | None) -> datetime | None:
+    return None if milliseconds is None else moment(milliseconds)
+
+
+def milliseconds(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)
+
+
+def as_json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _stage_from(row: _StageRow) -> Stage:
+    return Stage(
+        pipeline=row.pipeline,
+        config=row.config,
+        status=row.status,
+        progress=row.progress,
+        rate=row.rate,
+        eta_seconds=row.eta_seconds,
+        attempts=row.attempts,
+        started_at=maybe_moment(row.started_at),
+        finished_at=maybe_moment(row.finished_at),
+        seconds=row.seconds,
+        annotations=row.annotations,
+        error=_error(row.error_code, row.error_message),
+        provenance=row.provenance,
+    )
+
+
+def _error(code: str | None, message: str | None) -> StageError | None:
+    return None if code is None or message is None else StageError(code, message)

@@ -1,0 +1,237 @@
+"""
+The store in one SQLite file. This is the table of contents: each verb is one function on the writer's connection
+(`queue`, `stages`, `claims`, `nouns`) or one statement on the reader's; `database` keeps the two connections,
+`writer` the transactions, `events` the followers.
+"""
+
+import sqlite3
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+from videoannotator.jobs import (
+    Artifact,
+    Batch,
+    Claim,
+    Dataset,
+    Event,
+    Interval,
+    Job,
+    JobStatus,
+    NewJob,
+    Preset,
+    Progress,
+    StageError,
+    StageResult,
+    Token,
+)
+from videoannotator.store import JobPage, JobQuery, Store, claims, events, nouns, queue, stages
+from videoannotator.store.bell import Bell
+from videoannotator.store.database import Database
+from videoannotator.store.events import Tail
+from videoannotator.store.listing import page_of
+from videoannotator.store.rows import JOB, only_job
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_ARTIFACT = ("name", "pipeline", "role", "media_type", "size", "sha256")
+_OF_JOB = "WHERE job = (SELECT seq FROM jobs WHERE id = ?)"
+
+
+class SqliteStore(Store):
+    def __init__(self, database: Database, tail: Tail, clock: Callable[[], float], lease_seconds: float) -> None:
+        self._database = database
+        self._tail = tail
+        self._clock = clock
+        self._lease = round(lease_seconds * 1000)
+        self._bell = Bell()
+        self._heard = 0
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, folder: Path, *, clock: Callable[[], float] = time.time, lease_seconds: float = 30.0
+    ) -> AsyncIterator[Self]:
+        """
+        The store of a directory, which is made if it does not exist. `clock` gives seconds since the epoch.
+
+        Raises:
+            StorageTrouble: STORAGE_IN_USE, STORAGE_FULL, STORAGE_NOT_WRITABLE, DATABASE_DAMAGED, DATABASE_TOO_NEW.
+        """
+        async with Database.open(folder) as database, Tail.open(database) as tail:
+            yield cls(database, tail, clock, lease_seconds)
+
+    # -- jobs, from the outside
+
+    async def add(self, *jobs: NewJob, batch_name: str | None = None) -> tuple[Job, ...]:
+        added = await self._database.write(queue.add, jobs, batch_name, now=self._now())
+        self._bell.ring()
+        return added
+
+    async def get(self, job_id: str) -> Job:
+        return only_job(job_id, await self._database.read(f"{JOB} WHERE id = ?", (job_id,)))
+
+    async def jobs(self, query: JobQuery) -> JobPage:
+        return await page_of(self._database, query)
+
+    async def counts(self) -> dict[JobStatus, int]:
+        rows = await self._database.read("SELECT status, count(*) FROM jobs GROUP BY status")
+        return nouns.every_status({JobStatus(status): number for status, number in rows})
+
+    async def request_cancel(self, job_id: str) -> Job:
+        job = await self._database.write(queue.request_cancel, job_id, now=self._now())
+        self._bell.ring()
+        return job
+
+    async def remove(self, job_id: str) -> None:
+        await self._database.write(queue.begin_removal, job_id, now=self._now())
+        while not await self._database.write(queue.remove_slice, job_id):
+            pass
+
+    async def artifacts(self, job_id: str) -> tuple[Artifact, ...]:
+        sql = f"SELECT {', '.join(_ARTIFACT)}, in_zip FROM artifacts {_OF_JOB} ORDER BY name"  # noqa: S608
+        return tuple(_artifact(row) for row in await self._database.read(sql, (job_id,)))
+
+    async def intervals(self, job_id: str) -> tuple[Interval, ...]:
+        sql = f"SELECT kind, onset, duration, label, track FROM annotations {_OF_JOB} ORDER BY onset, id"  # noqa: S608
+        return tuple(Interval(*row) for row in await self._database.read(sql, (job_id,)))
+
+    async def carry_over(self, finished: str, job_id: str, pipelines: Sequence[str]) -> None:
+        await self._database.write(queue.carry_over, finished, job_id, pipelines)
+
+    # -- jobs, from a worker
+
+    async def claim(self, worker: str) -> Claim | None:
+        return await self._database.write(claims.claim, worker, now=self._now(), lease=self._lease)
+
+    async def heartbeat(self, claim: Claim) -> bool:
+        return await self._fenced(claims.heartbeat, claim, now=self._now(), lease=self._lease)
+
+    async def start_stage(self, claim: Claim, pipeline: str) -> int:
+        return await self._fenced(stages.start, claim, pipeline, now=self._now())
+
+    async def note_progress(self, claim: Claim, pipeline: str, progress: Progress) -> None:
+        await self._fenced(stages.note_progress, claim, pipeline, progress, now=self._now())
+
+    async def note_video_hash(self, claim: Claim, sha256: str) -> None:
+        await self._fenced(claims.note_video_hash, claim, sha256=sha256)
+
+    async def log(self, claim: Claim, pipeline: str | None, level: str, message: str) -> None:
+        await self._fenced(claims.log, claim, pipeline=pipeline, level=level, message=message, now=self._now())
+
+    async def finish_stage(self, claim: Claim, pipeline: str, result: StageResult) -> None:
+        await self._fenced(stages.finish, claim, pipeline, result, now=self._now())
+
+    async def fail_stage(self, claim: Claim, pipeline: str, error: StageError, *, seconds: float) -> None:
+        await self._fenced(stages.fail, claim, pipeline, error, seconds=seconds, now=self._now())
+
+    async def finish(self, claim: Claim) -> Job:
+        return await self._fenced(queue.finish, claim, now=self._now())
+
+    async def fail(self, claim: Claim, error: StageError) -> Job:
+        return await self._fenced(queue.fail, claim, error, now=self._now())
+
+    async def finish_cancelled(self, claim: Claim) -> Job:
+        return await self._fenced(queue.finish_cancelled, claim, now=self._now())
+
+    async def give_back(self, claim: Claim) -> None:
+        await self._fenced(queue.give_back, claim, now=self._now())
+
+    async def take_back(self, *, expired_only: bool = False, max_attempts: int = 3) -> list[Job]:
+        taken = await self._database.write(
+            queue.take_back, expired_only=expired_only, max_attempts=max_attempts, now=self._now()
+        )
+        if taken:
+            self._bell.ring()
+        return taken
+
+    # -- what happens
+
+    def follow(
+        self, *, after: int | None = None, job_id: str | None = None, batch_id: str | None = None
+    ) -> AsyncGenerator[Event, None]:
+        return self._tail.follow(after, job_id, batch_id)
+
+    async def last_seq(self) -> int:
+        return self._database.newest_event
+
+    async def job_events(self, job_id: str, event_type: str) -> tuple[Event, ...]:
+        return await events.of_job(self._database, job_id, event_type)
+
+    async def wait_for_work(self, limit_seconds: float) -> None:
+        """All who wait hear a ring; one that rings while nobody waits is heard by the first who comes."""
+        self._heard = await self._bell.wait(limit_seconds, self._heard)
+
+    # -- the small nouns
+
+    async def add_token(self, token: Token, secret_hash: str) -> None:
+        await self._database.write(nouns.add_token, token, secret_hash)
+
+    async def token_by_hash(self, secret_hash: str) -> Token | None:
+        rows = await self._database.read(f"{nouns.TOKENS} WHERE secret_hash = ?", (secret_hash,))
+        return nouns.token_from(rows[0]) if rows else None
+
+    async def tokens(self) -> tuple[Token, ...]:
+        rows = await self._database.read(f"{nouns.TOKENS} ORDER BY created_at, id")
+        return tuple(nouns.token_from(row) for row in rows)
+
+    async def revoke_token(self, token_id: str) -> None:
+        await self._database.write(nouns.revoke_token, token_id, now=self._now())
+
+    async def put_preset(self, preset: Preset) -> None:
+        await self._database.write(nouns.put_preset, preset)
+
+    async def presets(self) -> tuple[Preset, ...]:
+        return tuple(nouns.preset_from(row) for row in await self._database.read(nouns.PRESETS))
+
+    async def remove_preset(self, name: str) -> None:
+        await self._database.write(nouns.remove_preset, name)
+
+    async def add_dataset(self, dataset: Dataset) -> None:
+        await self._database.write(nouns.add_dataset, dataset)
+
+    async def dataset(self, dataset_id: str) -> Dataset:
+        rows = await self._database.read(f"{nouns.DATASETS} WHERE id = ?", (dataset_id,))
+        if not rows:
+            raise nouns.no_dataset(dataset_id)
+        return nouns.dataset_from(rows[0])
+
+    async def datasets(self) -> tuple[Dataset, ...]:
+        rows = await self._database.read(f"{nouns.DATASETS} ORDER BY name")
+        return tuple(nouns.dataset_from(row) for row in rows)
+
+    async def remove_dataset(self, dataset_id: str) -> None:
+        await self._database.write(nouns.remove_dataset, dataset_id)
+
+    async def batch(self, batch_id: str) -> Batch:
+        rows = await self._database.read(f"{nouns.BATCHES} WHERE id = ?", (batch_id,))
+        if not rows:
+            raise nouns.no_batch(batch_id)
+        return nouns.batch_from(rows[0])
+
+    async def batches(self) -> tuple[Batch, ...]:
+        """Newest first."""
+        rows = await self._database.read(f"{nouns.BATCHES} ORDER BY created_at DESC, id DESC")
+        return tuple(nouns.batch_from(row) for row in rows)
+
+    async def _fenced(
+        self,
+        work: Callable[Concatenate[sqlite3.Connection, Claim, P], T],
+        claim: Claim,
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Every write under a claim goes through here, and its SQL holds it against the claim's token."""
+        return await self._database.write(work, claim, *args, **kwargs)
+
+    def _now(self) -> int:
+        return round(self._clock() * 1000)
+
+
+def _artifact(row: Sequence[Any]) -> Artifact:
+    *columns, in_zip = row
+    return Artifact(**dict(zip(_ARTIFACT, columns, strict=True)), in_zip=bool(in_zip))

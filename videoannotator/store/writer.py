@@ -1,0 +1,204 @@
+"""
+The one connection that writes, in a thread of its own.
+
+A write is one function that runs from its first statement to its last without anybody else in between. All that queued
+up while the disk was busy shares one COMMIT: each function in a savepoint, so that one that raises undoes only its own
+rows. A caller hears of success after the COMMIT and never before, and a caller that is cancelled stops waiting but
+stops nothing: its write is on disk whole, or not at all.
+"""
+
+import asyncio
+import logging
+import queue
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+from videoannotator.store.bell import Bell
+from videoannotator.store.trouble import closed, of_sqlite
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_MOST_AT_ONCE = 256
+_log = logging.getLogger(__name__)
+
+
+class Writer:
+    def __init__(self, folder: Path) -> None:
+        self.newest_event = 0
+        """The seq of the newest event that is on disk."""
+
+        self.commits = Bell()
+        """Rings when there are new events on disk, before those who wrote them hear of it."""
+
+        self._folder = folder
+        self._loop = asyncio.get_running_loop()
+        self._waiting: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._closing = False
+        self._ended = False
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, folder: Path, connect: Callable[[], AbstractContextManager[sqlite3.Connection]]
+    ) -> AsyncIterator[Self]:
+        """`connect` opens and closes the connection, in the thread. On the way out, what was queued is written."""
+        writer = cls(folder)
+        opened = _Write(writer._loop.create_future(), _nothing)
+        thread = threading.Thread(target=writer._live, args=(connect, opened), name="store-writer", daemon=True)
+        thread.start()
+        try:
+            await opened.future
+            yield writer
+        finally:
+            writer._closing = True
+            writer._waiting.put(None)
+            await _joined(thread)
+
+    async def run(self, work: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """
+        What `work` returned, after it is on disk. `work` must not begin or end transactions.
+
+        Raises:
+            StorageTrouble: it could not be written, and nothing of it is.
+            Exception: what `work` raised; nothing of it is written.
+        """
+        if self._closing:
+            raise closed(self._folder)
+        write = _Write(self._loop.create_future(), lambda connection: work(connection, *args, **kwargs))
+        self._waiting.put(write)
+        result: T = await write.future
+        return result
+
+    # -- in the thread
+
+    def _live(self, connect: Callable[[], AbstractContextManager[sqlite3.Connection]], opened: "_Write") -> None:
+        try:
+            with connect() as connection:
+                self._tell([opened], _newest_event(connection))
+                while batch := self._next_batch():
+                    self._tell(batch, self._commit(connection, batch))
+        except Exception as exc:  # handed to whoever opened, and to all who still write
+            opened.error = exc
+            self._tell([opened], None)
+            self._refuse_to_the_end(exc)
+
+    def _refuse_to_the_end(self, exc: Exception) -> None:
+        while not self._ended:
+            batch = self._next_batch()
+            for write in batch:
+                write.error = exc
+            self._tell(batch, None)
+
+    def _next_batch(self) -> "list[_Write]":
+        """All that waits now, at least one; empty when it is time to go."""
+        first = self._waiting.get()
+        if first is None:
+            self._ended = True
+            return []
+        batch = [first]
+        while len(batch) < _MOST_AT_ONCE and not self._waiting.empty():
+            following = self._waiting.get()
+            if following is None:
+                self._waiting.put(None)
+                break
+            batch.append(following)
+        return batch
+
+    def _commit(self, connection: sqlite3.Connection, batch: "list[_Write]") -> int | None:
+        """Give every write its result or its error; the seq of the newest event if there was a COMMIT."""
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            for write in batch:
+                self._attempt(connection, write)
+            newest = _newest_event(connection)
+            connection.execute("COMMIT")
+        except Exception as exc:  # handed to all whose rows went with it
+            meaning = self._meaning(exc)
+            for write in batch:
+                write.error = write.error or meaning
+            with suppress(sqlite3.Error):  # SQLite may have done it already; if it cannot, the next BEGIN says so
+                connection.execute("ROLLBACK")
+            return None
+        return newest
+
+    def _attempt(self, connection: sqlite3.Connection, write: "_Write") -> None:
+        connection.execute("SAVEPOINT write")
+        try:
+            write.result = write.work(connection)
+        except Exception as exc:  # handed to whoever waits for this write
+            write.error = self._meaning(exc)
+            if not connection.in_transaction:  # SQLite undid everything, so everybody must hear of it
+                raise
+            connection.execute("ROLLBACK TO write")
+        connection.execute("RELEASE write")
+
+    def _meaning(self, exc: Exception) -> Exception:
+        trouble = of_sqlite(self._folder, exc) if isinstance(exc, sqlite3.Error) else None
+        if trouble is None:
+            return exc
+        trouble.__cause__ = exc
+        return trouble
+
+    def _tell(self, batch: "list[_Write]", newest_event: int | None) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._settle, batch, newest_event)
+        except RuntimeError:  # the loop is closed, and nobody is left to hear it
+            _log.warning("The event loop ended before the store was closed; %d writes went unheard.", len(batch))
+
+    # -- in the loop
+
+    def _settle(self, batch: "list[_Write]", newest_event: int | None) -> None:
+        if newest_event is not None and newest_event > self.newest_event:
+            self.newest_event = newest_event
+            self.commits.ring()
+        for write in batch:
+            write.settle()
+
+
+class _Write:
+    """A function that waits for its turn, and what came of it."""
+
+    __slots__ = ("error", "future", "result", "work")
+
+    def __init__(self, future: asyncio.Future[Any], work: Callable[[sqlite3.Connection], Any]) -> None:
+        self.future = future
+        self.work = work
+        self.result: Any = None
+        self.error: Exception | None = None
+
+    def settle(self) -> None:
+        if self.future.done():
+            if self.error is not None:
+                _log.error("A write failed after its caller had left: %s", self.error)
+            return
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result)
+
+
+def _nothing(_: sqlite3.Connection) -> None:
+    return None
+
+
+def _newest_event(connection: sqlite3.Connection) -> int:
+    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
+    return int(row[0]) if row else 0
+
+
+async def _joined(thread: threading.Thread) -> None:
+    """Wait for the thread although the waiting task may be cancelled: the lock on the directory goes with it."""
+    joining = asyncio.create_task(asyncio.to_thread(thread.join), name="store-writer-join")
+    cancelled: asyncio.CancelledError | None = None
+    while not joining.done():
+        try:
+            await asyncio.shield(joining)
+        except asyncio.CancelledError as exc:
+            cancelled = exc
+    if cancelled is not None:
+        raise cancelled
