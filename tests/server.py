@@ -84,7 +84,9 @@ class Served:
 
     def left_over(self) -> list[str]:
         """Files of uploads and jobs."""
-        return [str(f.relative_to(self.storage)) for kind in ("uploads", "videos") for f in (self.storage / kind).rglob("*")]
+        return [
+            str(f.relative_to(self.storage)) for kind in ("uploads", "videos") for f in (self.storage / kind).rglob("*")
+        ]
 
 
 @asynccontextmanager

@@ -8,7 +8,8 @@ from typing import Any
 import psutil
 
 from videoannotator.jobs import Video
-from videoannotator.runner import Limits, Runner, leftovers
+from videoannotator.runner import leftovers
+from videoannotator.runner.process import Limits, Runner
 from videoannotator.runner.messages import Done, Log, Progress, Start
 
 FOLDER = Path(__file__).parent / "misbehaving"

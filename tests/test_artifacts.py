@@ -9,8 +9,7 @@ import pytest
 
 from videoannotator.artifacts import Artifacts, sha256, write_whole
 from videoannotator.errors import NotFound, StorageTrouble
-from videoannotator.jobs import Artifact
-from videoannotator.pipelines.contract import Output
+from videoannotator.jobs import Artifact, Output
 
 SCENES = Output("scenes.json", "annotations", "application/json")
 

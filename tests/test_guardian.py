@@ -15,7 +15,8 @@ import psutil
 import pytest
 
 from tests.stages import is_alive
-from videoannotator.runner import Runner, leftovers
+from videoannotator.runner import leftovers
+from videoannotator.runner.process import Runner
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -23,7 +24,7 @@ _SERVER = """
 import asyncio, json, sys
 from pathlib import Path
 from tests.stages import Bench
-from videoannotator.runner import Runner
+from videoannotator.runner.process import Runner
 
 async def main(storage_id, folder, config):
     async with Runner.open(storage_id) as runner:

@@ -13,7 +13,8 @@ import pytest
 from tests.clips import Clips
 from tests.stages import Bench, descriptors, is_alive
 from videoannotator.errors import StageDied, UnreadableVideo
-from videoannotator.runner import Prober, Runner
+from videoannotator.runner.prober import Prober
+from videoannotator.runner.process import Runner
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 

@@ -31,7 +31,8 @@ from videoannotator.errors import (
     StageTooSlow,
     StorageTrouble,
 )
-from videoannotator.runner import Limits, Runner, leftovers
+from videoannotator.runner import leftovers
+from videoannotator.runner.process import Limits, Runner
 from videoannotator.runner.messages import Log, Progress
 from videoannotator.runner.process import MOST_LOG_LINES
 

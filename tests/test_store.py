@@ -560,14 +560,16 @@ async def test_a_finished_job_cannot_be_cancelled(store: SqliteStore) -> None:
 
 async def test_the_bell_wakes_all_who_wait_and_is_heard_later_too(store: SqliteStore) -> None:
     """The worker and the watch over each job wait for the same bell."""
-    waiting = [asyncio.create_task(store.wait_for_work(30)) for _ in range(3)]
+    waiting = [asyncio.create_task(store.wait_for_work(0, 30)) for _ in range(3)]
     await asyncio.sleep(0)
 
     (job,) = await store.add(new_job())
-    await asyncio.wait_for(asyncio.gather(*waiting), 5)
+    heard = await asyncio.wait_for(asyncio.gather(*waiting), 5)
 
     await store.request_cancel(job.id)
-    await asyncio.wait_for(store.wait_for_work(30), 5)
+    first = await asyncio.wait_for(store.wait_for_work(heard[0], 30), 5)
+    second = await asyncio.wait_for(store.wait_for_work(heard[1], 30), 5)
+    assert first == second == heard[0] + 1
 
 
 # -- removing and doing again

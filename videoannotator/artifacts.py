@@ -23,8 +23,7 @@ from typing import Any
 import msgspec
 
 from videoannotator.errors import NotFound, StorageTrouble
-from videoannotator.jobs import Artifact, Job, Stage, StageStatus
-from videoannotator.pipelines.contract import Output
+from videoannotator.jobs import Artifact, Job, Output, Stage, StageStatus
 
 MANIFEST = "manifest.json"
 _BLOCK = 1 << 20
@@ -56,11 +55,14 @@ class Artifacts:
         return {e.name for kind in ("videos", "results", "logs") for e in os.scandir(self._root / kind) if e.is_dir()}
 
     def begin(self, job_id: str, pipeline: str, token: int) -> Path:
-        """An empty folder for one attempt at a stage; also the folder of its log."""
-        self.log(job_id, pipeline).parent.mkdir(parents=True, exist_ok=True)
+        """An empty folder for one attempt at a stage; also the folder of its log. Raises StorageTrouble."""
         folder = self._attempt(job_id, pipeline, token)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        try:
+            self.log(job_id, pipeline).parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+        except OSError as exc:
+            raise storage_trouble(exc, folder) from exc
         return folder
 
     def seal(self, job_id: str, pipeline: str, token: int, outputs: Iterable[Output]) -> tuple[Artifact, ...]:
@@ -114,9 +116,14 @@ class Artifacts:
             link_or_copy(self.results(finished) / artifact.name, self.results(job_id) / artifact.name)
 
     def write_manifest(self, job: Job, artifacts: Sequence[Artifact]) -> None:
+        """Raises StorageTrouble."""
         folder = self.results(job.id)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest(job, artifacts)), indent=2))
+        content = msgspec.json.format(msgspec.json.encode(manifest(job, artifacts)), indent=2)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_whole(folder / MANIFEST, content)
+        except OSError as exc:
+            raise storage_trouble(exc, folder) from exc
 
     def find(self, job: Job, artifacts: Iterable[Artifact], name: str) -> Path:
         """Raises NotFound (ARTIFACT_NOT_FOUND) for every name that is not the manifest's or in it."""

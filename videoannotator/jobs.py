@@ -88,6 +88,15 @@ class Video(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.audio_codec is not None
 
 
+class Output(msgspec.Struct, frozen=True):
+    """A file the pipeline wrote; its name, role and type stand in the declaration too."""
+
+    name: str
+    role: Literal["annotations", "table", "audio_regions", "image", "captions"]
+    media_type: str
+    in_zip: bool = True
+
+
 class Artifact(msgspec.Struct, frozen=True, kw_only=True):
     """A file that a job made. `name` is flat and unique within the job."""
 

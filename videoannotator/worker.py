@@ -9,13 +9,15 @@ import asyncio
 import sys
 import threading
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 
 from videoannotator.artifacts import Artifacts, sha256
-from videoannotator.errors import Conflict, LeaseLost, StageEnded, StorageTrouble
-from videoannotator.jobs import Claim, Job, JobStatus, Progress, Stage, StageError, StageResult, StageStatus
+from videoannotator.errors import Conflict, LeaseLost, StageEnded, StorageTrouble, VideoAnnotatorError
+from videoannotator.jobs import Artifact, Claim, Job, JobStatus, Progress, Stage, StageError, StageResult, StageStatus
 from videoannotator.pipelines.catalogue import Catalogue
 from videoannotator.runner.messages import Done, Log, Start
 from videoannotator.runner.messages import Progress as Report
@@ -25,7 +27,11 @@ from videoannotator.settings import Settings
 from videoannotator.store import Store
 
 LOOK_AGAIN_SECONDS = 1.0
-_AFTER_STORAGE_TROUBLE_SECONDS = 5.0
+_TRY_AGAIN_SECONDS = 2.0
+_PASSING = frozenset({"STORAGE_FULL", "STORAGE_NOT_WRITABLE"})
+"""Troubles of the storage that an operator can end while the server runs."""
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -40,7 +46,12 @@ class Worker:
         self.catalogue = catalogue
         self.settings = settings
         self.scheduler = Scheduler(settings.stage_slots)
+        self.trouble: StorageTrouble | None = None
+        """Why nothing can be recorded at the moment; None as soon as something could."""
+
+        self.in_trouble = asyncio.Event()
         self._jobs: set[asyncio.Task[None]] = set()
+        self._heard = 0
 
     @property
     def active_jobs(self) -> int:
@@ -54,14 +65,28 @@ class Worker:
         """Work until cancelled."""
         try:
             while True:
-                try:
-                    await self._claim_while_there_is_room()
-                    await self._wait()
-                except StorageTrouble as trouble:
-                    log.warning("the queue cannot be read or written", reason=str(trouble))
-                    await asyncio.sleep(_AFTER_STORAGE_TROUBLE_SECONDS)
+                await self.insist(self._claim_while_there_is_room)
+                await self._wait()
         finally:
             await _end(self._jobs)
+
+    async def insist(self, write: Callable[[], Awaitable[T]]) -> T:
+        """Write again and again while the disk is full: what has happened must be recorded, however late."""
+        while True:
+            try:
+                written = await write()
+            except StorageTrouble as trouble:
+                if trouble.code not in _PASSING:
+                    raise
+                if self.trouble is None:
+                    log.warning("the storage cannot be written; trying again", reason=str(trouble))
+                self.trouble = trouble
+                self.in_trouble.set()
+                await asyncio.sleep(_TRY_AGAIN_SECONDS)
+            else:
+                self.trouble = None
+                self.in_trouble.clear()
+                return written
 
     async def _claim_while_there_is_room(self) -> None:
         while len(self._jobs) < self.settings.max_concurrent_jobs:
@@ -73,7 +98,7 @@ class Worker:
 
     async def _wait(self) -> None:
         """Until a job ends, the bell rings, or it is time to look again. A job's task never raises on purpose."""
-        bell = asyncio.create_task(self.store.wait_for_work(LOOK_AGAIN_SECONDS), name="bell")
+        bell = asyncio.create_task(self._listen(), name="bell")
         try:
             done, _ = await asyncio.wait({bell, *self._jobs}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -81,6 +106,9 @@ class Worker:
         for task in done - {bell}:
             self._jobs.discard(task)
             task.result()
+
+    async def _listen(self) -> None:
+        self._heard = await self.store.wait_for_work(self._heard, LOOK_AGAIN_SECONDS)
 
 
 class _JobRun:
@@ -92,6 +120,7 @@ class _JobRun:
         self._store = worker.store
         self._artifacts = worker.artifacts
         self._settings = worker.settings
+        self._insist = worker.insist
         self._log = log.bind(job_id=claim.job.id)
 
     async def work(self) -> None:
@@ -102,6 +131,10 @@ class _JobRun:
         except asyncio.CancelledError:
             await asyncio.shield(asyncio.ensure_future(self._give_back()))
             raise
+        except StorageTrouble as trouble:
+            if trouble.code not in _PASSING and trouble.code != "RESULT_MISSING":
+                raise
+            await self._fail(StageError(trouble.code, str(trouble)))
         except Exception as bug:
             self._log.exception("a bug of ours in one job")
             await self._fail(StageError("INTERNAL_ERROR", f"The server failed on this job: {type(bug).__name__}."))
@@ -152,22 +185,32 @@ class _JobRun:
             try:
                 done = await self._run_process(stage, folder)
                 sealed = await asyncio.to_thread(self._artifacts.seal, job.id, stage.pipeline, token, done.outputs)
-                result = StageResult(
-                    annotations=done.annotations,
-                    artifacts=sealed,
-                    intervals=done.intervals,
-                    provenance=done.provenance,
-                    seconds=round(time.monotonic() - started, 3),
-                )
-                await self._store.finish_stage(self._claim, stage.pipeline, result)
-                await asyncio.to_thread(self._artifacts.publish, job.id, stage.pipeline, token, sealed)
             except (StageEnded, StorageTrouble) as ended:
-                self._log.warning("stage failed", stage=stage.pipeline, code=ended.code, reason=str(ended))
-                seconds = round(time.monotonic() - started, 3)
-                error = StageError(ended.code, str(ended))
-                await self._store.fail_stage(self._claim, stage.pipeline, error, seconds=seconds)
-            finally:
                 await asyncio.to_thread(self._artifacts.abandon, job.id, stage.pipeline, token)
+                await self._fail_stage(stage, ended, time.monotonic() - started)
+            except BaseException:
+                await asyncio.to_thread(self._artifacts.abandon, job.id, stage.pipeline, token)
+                raise
+            else:
+                await self._complete_stage(stage, done, sealed, time.monotonic() - started)
+
+    async def _complete_stage(self, stage: Stage, done: Done, sealed: tuple[Artifact, ...], seconds: float) -> None:
+        result = StageResult(
+            annotations=done.annotations,
+            artifacts=sealed,
+            intervals=done.intervals,
+            provenance=done.provenance,
+            seconds=round(seconds, 3),
+        )
+        await self._insist(lambda: self._store.finish_stage(self._claim, stage.pipeline, result))
+        await asyncio.to_thread(self._artifacts.publish, self._claim.job.id, stage.pipeline, self._claim.token, sealed)
+
+    async def _fail_stage(self, stage: Stage, ended: VideoAnnotatorError, seconds: float) -> None:
+        self._log.warning("stage failed", stage=stage.pipeline, code=ended.code, reason=str(ended))
+        error = StageError(ended.code, str(ended))
+        await self._insist(
+            lambda: self._store.fail_stage(self._claim, stage.pipeline, error, seconds=round(seconds, 3))
+        )
 
     async def _run_process(self, stage: Stage, folder: Path) -> Done:
         job, settings = self._claim.job, self._settings
@@ -197,11 +240,11 @@ class _JobRun:
 
     async def _until_cancel_is_asked(self) -> None:
         """Keep the lease meanwhile. Raises LeaseLost."""
-        renewed = time.monotonic()
+        renewed, heard = time.monotonic(), 0
         while True:
-            await self._store.wait_for_work(LOOK_AGAIN_SECONDS)
+            heard = await self._store.wait_for_work(heard, LOOK_AGAIN_SECONDS)
             if time.monotonic() - renewed >= self._settings.lease_seconds / 3:
-                await self._store.heartbeat(self._claim)
+                await self._insist(lambda: self._store.heartbeat(self._claim))
                 renewed = time.monotonic()
             if (await self._store.get(self._claim.job.id)).status is JobStatus.CANCELLING:
                 return
@@ -210,30 +253,34 @@ class _JobRun:
         job_id = self._claim.job.id
         job = await self._store.get(job_id)
         if any(stage.status is StageStatus.COMPLETED for stage in job.stages):
-            await asyncio.to_thread(self._artifacts.write_manifest, job, await self._store.artifacts(job_id))
+            artifacts = await self._store.artifacts(job_id)
+            await self._insist(lambda: asyncio.to_thread(self._artifacts.write_manifest, job, artifacts))
         try:
-            ended = await self._store.finish(self._claim)
-        except Conflict:
+            ended = await self._insist(lambda: self._store.finish(self._claim))
+        except Conflict as conflict:
+            if conflict.code != "JOB_BEING_CANCELLED":
+                raise
             await self._finish_cancelled()
             return
         self._log.info("job ended", status=ended.status, outcome=ended.outcome)
 
     async def _finish_cancelled(self) -> None:
-        ended = await self._store.finish_cancelled(self._claim)
+        ended = await self._insist(lambda: self._store.finish_cancelled(self._claim))
         self._log.info("job cancelled", stopped_after_seconds=ended.stopped_after_seconds)
 
     async def _give_back(self) -> None:
         try:
             await self._store.give_back(self._claim)
-        except LeaseLost:
-            self._log.warning("the job was taken away while the server stopped")
+        except (LeaseLost, StorageTrouble) as exc:
+            self._log.warning("the job could not be put back; the next start does it", reason=str(exc))
 
     async def _fail(self, error: StageError) -> None:
         try:
-            await self._store.fail(self._claim, error)
-        except (LeaseLost, StorageTrouble) as exc:
-            # Its lease runs out, and whoever takes it back counts the attempt: nothing is lost, and nothing loops.
-            self._log.warning("the failure could not be recorded", reason=str(exc))
+            await self._insist(lambda: self._store.fail(self._claim, error))
+        except LeaseLost:
+            self._log.warning("the job was taken away before its failure was recorded")
+        except Conflict:
+            await self._finish_cancelled()
 
 
 class _Notes:

@@ -23,7 +23,7 @@ import httpx
 import psutil
 
 sys.path.append(str(Path(__file__).parents[2]))
-from tests.declared import declare  # noqa: E402
+from tests.declared import declare
 
 __all__ = ["Server", "declare", "make_clip", "percentile", "say", "wait_until", "workplace"]
 

@@ -125,7 +125,7 @@ async def test_listeners_that_leave_leave_nothing(server: Served, clip: Path) ->
         writer.transport.abort()
 
     async def gone() -> bool:
-        return not [task for task in asyncio.all_tasks() if task.get_name().startswith("events")]
+        return not [task for task in asyncio.all_tasks() if task.get_name().startswith("events: ")]
 
     await eventually(gone)
     assert (await server.http.get("/health")).status_code == 200
@@ -260,7 +260,7 @@ async def test_websockets_that_leave_leave_nothing(server: Served, clip: Path) -
 
     async def gone() -> bool:
         names = [task.get_name() for task in asyncio.all_tasks()]
-        return not [name for name in names if name.startswith(("events", "websocket"))]
+        return not [name for name in names if name.startswith(("events: ", "websocket: "))]
 
     await eventually(gone)
     await server.http.delete(f"/api/v1/jobs/{job['id']}")

@@ -245,7 +245,9 @@ async def test_datasets_lie_in_the_roots_that_the_operator_named(tmp_path: Path,
             for base in ("/", "/etc", tmp_path, data / "folder", data / "day 1" / "clip.mp4", "nowhere", "\0")
         ]
 
-    assert [(answer.status_code, answer.json()["error"]["code"]) for answer in answers] == [(422, "PATH_NOT_ALLOWED")] * 7
+    assert [(answer.status_code, answer.json()["error"]["code"]) for answer in answers] == [
+        (422, "PATH_NOT_ALLOWED")
+    ] * 7
 
 
 async def test_datasets_are_listed_and_forgotten_and_hide_their_path(tmp_path: Path, data: Path) -> None:

@@ -88,7 +88,9 @@ async def test_origins_can_be_added(tmp_path: Path) -> None:
     assert answer.headers["access-control-allow-origin"] == "https://annotations.lab.example"
 
 
-@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "", "10.1.2.3"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "", "10.1.2.3"]
+)
 async def test_other_host_names_are_not_answered(server: Served, host: str) -> None:
     """DNS rebinding: a page's own host name, pointed at 127.0.0.1, would be same-origin with this server."""
     status, answer = await answer_to(server.url, f"GET /health HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())

@@ -171,7 +171,15 @@ async def test_if_range_and_if_none_match_follow_the_etag(done: tuple[Served, st
 
 @pytest.mark.parametrize(
     "name",
-    ["..%2f..%2fvideoannotator.sqlite", "%2e%2e", "h264.mp4", "video.mp4", ".attempt-1", "scene_detection.json%00", "%2fetc%2fpasswd"],
+    [
+        "..%2f..%2fvideoannotator.sqlite",
+        "%2e%2e",
+        "h264.mp4",
+        "video.mp4",
+        ".attempt-1",
+        "scene_detection.json%00",
+        "%2fetc%2fpasswd",
+    ],
 )
 async def test_only_names_in_the_manifest_are_served(done: tuple[Served, str], name: str) -> None:
     """Nothing beside the results, and nothing above them."""
@@ -246,7 +254,7 @@ async def test_a_listener_that_leaves_a_download_leaves_nothing_open(done: tuple
     await eventually(closed)
 
 
-def test_spans_are_inclusive() -> None:
+async def test_spans_are_inclusive() -> None:
     """As in the header; an off-by-one would cost the last byte of each piece."""
     assert asked_span("bytes=0-9", 100) == Span(0, 9)
     assert asked_span("bytes=90-", 100) == Span(90, 99)

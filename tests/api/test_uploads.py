@@ -131,7 +131,16 @@ async def test_forms_that_are_wrong_are_refused_and_not_kept(
     "name",
     [
         *(b"../../x.mp4", rb"..\\..\\x.mp4", b"%2e%2e%2fx.mp4", b"/etc/cron.d/x.mp4", b"a\xc2\x80\xe2\x80\xaegpj.mp4"),
-        *(b"CON", b"aux.mp4", b"x.mp4. ", b"-rf.mp4", b"concat:x.mp4", b"pipe:", b"%03d.mp4", b"<img onerror=alert(1)>.mp4"),
+        *(
+            b"CON",
+            b"aux.mp4",
+            b"x.mp4. ",
+            b"-rf.mp4",
+            b"concat:x.mp4",
+            b"pipe:",
+            b"%03d.mp4",
+            b"<img onerror=alert(1)>.mp4",
+        ),
         *(b"y" * 5000 + b".mp4", "e\u0301.mp4".encode(), b"x.php"),
     ],
 )

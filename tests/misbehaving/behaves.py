@@ -4,8 +4,8 @@ import os
 import time
 from pathlib import Path
 
-from videoannotator.jobs import Ledger
-from videoannotator.pipelines.contract import Output, Result, Stage
+from videoannotator.jobs import Ledger, Output
+from videoannotator.pipelines.contract import Result, Stage
 
 
 def run(stage: Stage) -> Result:

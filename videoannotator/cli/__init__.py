@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 from videoannotator import __version__
 from videoannotator.cli import annotate, catalogue, serve
-from videoannotator.errors import VideoAnnotatorError
+from videoannotator.errors import NotFound, Refused, VideoAnnotatorError
 
+EXIT_FAILED = 1
 EXIT_USAGE = 2
 
 
@@ -22,8 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code: int = given.run(given)
     except VideoAnnotatorError as error:
-        print(f"[ERROR] {error}", file=sys.stderr)  # noqa: T201
-        return EXIT_USAGE
+        sys.stderr.write(f"[ERROR] {error}\n")
+        return EXIT_USAGE if isinstance(error, Refused | NotFound) else EXIT_FAILED
     except BrokenPipeError:
         # The reader of our output left, as `| head` does. Python would complain once more while it closes stdout.
         sys.stderr.close()

@@ -64,19 +64,23 @@ class _Run:
             following = asyncio.create_task(self._follow(after), name="follow")
             stop = asyncio.create_task(interrupted.wait(), name="interrupt")
             broken = asyncio.create_task(workspace.failed.wait(), name="worker watch")
+            trouble = asyncio.create_task(workspace.worker.in_trouble.wait(), name="storage watch")
+            watched = {following, stop, broken, trouble}
             try:
-                await asyncio.wait({following, stop, broken}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
                 if stop.done() and not following.done():
                     await self._cancel_all()
                     await following
+                if (why := workspace.worker.trouble) and not following.done():
+                    raise why
                 if broken.done() and not following.done():
                     raise VideoAnnotatorError("The worker ended by itself.") from workspace.failure
                 if following.done():
                     following.result()
             finally:
-                for task in (following, stop, broken):
+                for task in watched:
                     task.cancel()
-                await asyncio.wait({following, stop, broken})
+                await asyncio.wait(watched)
             if interrupted.is_set():
                 return EXIT_INTERRUPTED
             return 0 if self._all_well else EXIT_SOME_FAILED

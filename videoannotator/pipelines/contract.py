@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
 
-from videoannotator.jobs import Interval, Ledger, ModelUsed, Video
+from videoannotator.jobs import Interval, Ledger, ModelUsed, Output, Video
 
 P = TypeVar("P")
 
@@ -49,15 +49,6 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     def parameters(self, kind: type[P]) -> P:
         """The configuration as a struct of the pipeline's own; its fields are the declared parameters."""
         return msgspec.convert(self.config, kind)
-
-
-class Output(msgspec.Struct, frozen=True):
-    """A file the pipeline wrote; its name, role and type stand in the declaration too."""
-
-    name: str
-    role: Literal["annotations", "table", "audio_regions", "image", "captions"]
-    media_type: str
-    in_zip: bool = True
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,10 +20,10 @@ import msgspec
 from videoannotator.annotations import BoundingBox, Face, Sample
 from videoannotator.formats.coco import write_faces
 from videoannotator.formats.table import write_face_table
-from videoannotator.jobs import Interval, Ledger, ModelUsed, Video
+from videoannotator.jobs import Interval, Ledger, ModelUsed, Output, Video
 from videoannotator.media import Frame, Frames
 from videoannotator.pipelines.ahead import ahead
-from videoannotator.pipelines.contract import Output, Result, Stage
+from videoannotator.pipelines.contract import Result, Stage
 from videoannotator.pipelines.face_tracks import overlap, track_faces
 
 OUTPUTS = (

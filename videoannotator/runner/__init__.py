@@ -16,22 +16,7 @@ things end its stages: PDEATHSIG (the stage), the closed pipe (its group), the g
 killed too, the next `Runner.open` on the same storage directory finds what is left by its mark.
 
 `Prober` is the same for one question: what kind of video is this?
+
+Nothing is imported here: every stage process imports this package, and asyncio and structlog, which only the parent
+side needs, would add 240 ms to its start.
 """
-
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from videoannotator.runner.prober import Prober
-    from videoannotator.runner.process import Limits, Runner
-
-__all__ = ["Limits", "Prober", "Runner"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # Late, because every stage process imports this package too and needs none of it: asyncio and structlog would
-    # add 240 ms to its start (measured), three times what all else takes.
-    from videoannotator.runner import prober, process
-
-    return prober.Prober if name == "Prober" else getattr(process, name)

@@ -16,8 +16,8 @@ from stat import S_ISREG
 from typing import Literal, NoReturn
 
 from videoannotator.errors import StageEnded, StageFailed, VideoAnnotatorError
-from videoannotator.jobs import Ledger, Provenance
-from videoannotator.pipelines.contract import Output, Result, Stage
+from videoannotator.jobs import Ledger, Output, Provenance
+from videoannotator.pipelines.contract import Result, Stage
 from videoannotator.runner import frames, leftovers, sandbox
 from videoannotator.runner.entry import Mouth, end_with_group, leave, load, plain, settle_in
 from videoannotator.runner.messages import Done, Failed, Log, Progress, Start

@@ -4,8 +4,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from videoannotator.jobs import Interval, Provenance, Video
-from videoannotator.pipelines.contract import Output
+from videoannotator.jobs import Interval, Output, Provenance, Video
 
 MAX_FRAME_BYTES = 4 * 1024**2
 """A longer frame breaks the protocol: nothing a stage has to say is that long, files are."""

@@ -157,7 +157,7 @@ async def _following(events: AsyncIterator[Event]) -> Event | None:
 async def _sse(happenings: AsyncGenerator[Event | Notice | Pause, None]) -> AsyncGenerator[bytes, None]:
     """The wire format of https://html.spec.whatwg.org/multipage/server-sent-events.html."""
     try:
-        yield b"retry: 1000\n\n"
+        yield b": connected\n\n"
         async for happening in happenings:
             match happening:
                 case Event(seq=seq, type=kind, data=data):

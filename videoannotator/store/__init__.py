@@ -6,7 +6,7 @@ neither is. A status never leaves a final state. Writes that carry a `Claim` are
 away gets LeaseLost, and nothing it wrote afterwards exists.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Protocol
 
 import msgspec
@@ -95,12 +95,6 @@ class Store(Protocol):
     async def intervals(self, job_id: str) -> tuple[Interval, ...]:
         """The index over a job's annotations, ordered by onset."""
 
-    async def carry_over(self, finished: str, job_id: str, pipelines: Sequence[str]) -> None:
-        """
-        Give a pending job the completed stages of an earlier job, with their artifacts and intervals, so that a retry
-        does not repeat them. The files are the caller's to link first.
-        """
-
     # -- jobs, from a worker
 
     async def claim(self, worker: str) -> Claim | None:
@@ -165,8 +159,12 @@ class Store(Protocol):
 
     async def job_events(self, job_id: str, event_type: str) -> tuple[Event, ...]: ...
 
-    async def wait_for_work(self, limit_seconds: float) -> None:
-        """Until the worker's bell rings (a job was added or taken back, a cancellation asked), or the limit."""
+    async def wait_for_work(self, heard: int, limit_seconds: float) -> int:
+        """
+        Until the worker's bell has rung more than `heard` times (a job was added or taken back, a cancellation asked),
+        or the limit; how often it has rung. Begin with 0 and hand on the answer: then no ring between two waits is
+        missed, whoever else waits.
+        """
 
     # -- the small nouns
 

@@ -24,15 +24,6 @@ def add(connection: sqlite3.Connection, jobs: Sequence[NewJob], batch_name: str 
     return tuple(_add(connection, job, batch_id or job.batch_id, now) for job in jobs)
 
 
-def carry_over(connection: sqlite3.Connection, finished: str, job_id: str, pipelines: Sequence[str]) -> None:
-    job = read_job(connection, job_id)
-    if job.status is not JobStatus.PENDING:
-        raise Conflict(
-            f"Job {job_id} is {job.status}; only a pending job can take stages over.", code="JOB_NOT_PENDING"
-        )
-    stages.carry_over(connection, finished, job_id, pipelines)
-
-
 def request_cancel(connection: sqlite3.Connection, job_id: str, *, now: int) -> Job:
     job = read_job(connection, job_id)
     match job.status:

@@ -48,7 +48,6 @@ class SqliteStore(Store):
         self._clock = clock
         self._lease = round(lease_seconds * 1000)
         self._bell = Bell()
-        self._heard = 0
 
     @classmethod
     @asynccontextmanager
@@ -98,9 +97,6 @@ class SqliteStore(Store):
     async def intervals(self, job_id: str) -> tuple[Interval, ...]:
         sql = f"SELECT kind, onset, duration, label, track FROM annotations {_OF_JOB} ORDER BY onset, id"  # noqa: S608
         return tuple(Interval(*row) for row in await self._database.read(sql, (job_id,)))
-
-    async def carry_over(self, finished: str, job_id: str, pipelines: Sequence[str]) -> None:
-        await self._database.write(queue.carry_over, finished, job_id, pipelines)
 
     # -- jobs, from a worker
 
@@ -161,9 +157,8 @@ class SqliteStore(Store):
     async def job_events(self, job_id: str, event_type: str) -> tuple[Event, ...]:
         return await events.of_job(self._database, job_id, event_type)
 
-    async def wait_for_work(self, limit_seconds: float) -> None:
-        """All who wait hear a ring; one that rings while nobody waits is heard by the first who comes."""
-        self._heard = await self._bell.wait(limit_seconds, self._heard)
+    async def wait_for_work(self, heard: int, limit_seconds: float) -> int:
+        return await self._bell.wait(limit_seconds, heard)
 
     # -- the small nouns
 
