@@ -35,10 +35,11 @@ def test_the_wheel_holds_what_is_read_at_run_time(wheel):
 
 
 def test_annotate_runs_from_the_wheel(wheel, clips: Clips, tmp_path):
-    """Unpacked elsewhere, with the checkout out of reach: the libraries are the environment's, the program the wheel's."""
+    """Unpacked elsewhere: the libraries are the environment's, the program is the wheel's, its stages' too."""
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)
-    code = f"import sys; sys.path.insert(0, {str(site)!r}); from videoannotator.cli import main; sys.exit(main())"
+    code = f"import sys; sys.path.insert(0, {str(site)!r}); from videoannotator import cli; "
+    code += f"assert cli.__file__.startswith({str(site)!r}); sys.exit(cli.main())"
     words = ["annotate", str(clips.path("h264.mp4")), "--pipelines", "scene_detection", "--json"]
 
     done = subprocess.run(
