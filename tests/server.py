@@ -91,8 +91,8 @@ class Served:
 
 @asynccontextmanager
 async def serving(folder: Path, **settings: Any) -> AsyncIterator[Served]:
-    """A server on a free port. The pipelines `behaves`, `fails` and `hangs` of the tests are there beside the real ones."""
-    declared = declare(folder / "pipelines", "behaves", "fails", "hangs")
+    """A server on a free port, with the pipelines `behaves` and `fails` of the tests beside the real ones."""
+    declared = declare(folder / "pipelines", "behaves", "fails")
     chosen: dict[str, Any] = {"port": 0, "api_key": ADMIN, "min_free_bytes": 0, "storage_dir": folder / "storage"}
     given = Settings(**(chosen | {"pipeline_dirs": (declared,)} | settings))
     closing = asyncio.Event()

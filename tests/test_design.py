@@ -9,28 +9,13 @@ import pytest
 
 TOP = Path(__file__).parents[1]
 MODEL_LIBRARIES = ("av", "ctranslate2", "cv2", "decord", "mediapipe", "numpy", "onnxruntime", "scenedetect", "torch")
-NO_CODES = frozenset(
-    [
-        "DO_NOT_TRACK",
-        "HF_HUB_DISABLE_TELEMETRY",
-        "HF_HUB_OFFLINE",
-        "HF_TOKEN",
-        "HUGGING_FACE_HUB_TOKEN",
-        "MKL_NUM_THREADS",
-        "NUMEXPR_NUM_THREADS",
-        "OMP_NUM_THREADS",
-        "OPENBLAS_NUM_THREADS",
-        "PYANNOTE_METRICS_ENABLED",
-        "SAMPLE_RATE",
-        "SC_PAGE_SIZE",
-        "SC_PHYS_PAGES",
-        "TF_CPP_MIN_LOG_LEVEL",
-        "TOKENIZERS_PARALLELISM",
-        "TRANSFORMERS_OFFLINE",
-        "VIDEOANNOTATOR_API_KEY",
-        "VIDEOANNOTATOR_STAGE_ID",
-        "VIDEOANNOTATOR_STORAGE_ID",
-    ]
+NO_CODES = set(
+    """
+    DO_NOT_TRACK HF_HUB_DISABLE_TELEMETRY HF_HUB_OFFLINE HF_TOKEN HUGGING_FACE_HUB_TOKEN MKL_NUM_THREADS
+    NUMEXPR_NUM_THREADS OMP_NUM_THREADS OPENBLAS_NUM_THREADS PYANNOTE_METRICS_ENABLED SAMPLE_RATE SC_PAGE_SIZE
+    SC_PHYS_PAGES TF_CPP_MIN_LOG_LEVEL TOKENIZERS_PARALLELISM TRANSFORMERS_OFFLINE VIDEOANNOTATOR_API_KEY
+    VIDEOANNOTATOR_STAGE_ID VIDEOANNOTATOR_STORAGE_ID
+    """.split()  # noqa: SIM905
 )
 """Environment variables and the like that look like codes in the source."""
 

@@ -190,9 +190,17 @@ def test_the_server_process_loads_no_model_library(start: Any, clip: Path, tmp_p
     probe.write_text(
         "import atexit, json, os, sys\n"
         "if 'serve' in sys.argv or 'serve' in sys.orig_argv:\n"
-        f"    atexit.register(lambda: open({str(tmp_path / 'modules')!r}, 'w').write(json.dumps(sorted(sys.modules))))\n"
+        "    tell = lambda: open(os.environ['TOLD'], 'w').write(json.dumps(sorted(sys.modules)))\n"
+        "    atexit.register(tell)\n"
     )
-    server = start(api_key=ADMIN, pipeline_dirs=str(declared), more={"PYTHONPATH": str(tmp_path)})
+    server = start(
+        api_key=ADMIN,
+        pipeline_dirs=str(declared),
+        more={
+            "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+            "TOLD": str(tmp_path / "modules"),
+        },
+    )
     with httpx.Client(base_url=server.ready(), headers={"x-api-key": ADMIN}) as client:
         job_id = submit(client, clip, {})
         wait_for(lambda: client.get(f"/api/v1/jobs/{job_id}").json()["status"] == "completed")

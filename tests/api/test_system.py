@@ -1,5 +1,7 @@
 """Is it well, and who am I: what monitors, load balancers and the browser client ask first."""
 
+import socket
+
 import pytest
 
 from tests.server import ADMIN, Served, serving
@@ -82,6 +84,15 @@ async def test_a_full_disk_shows(tmp_path) -> None:
 
     assert said["status"] == "degraded"
     assert said["diagnostics"]["storage"]["status"] == "degraded"
+
+
+async def test_answers_do_not_wait_for_more_to_send(server: Served) -> None:
+    """Nagle's algorithm held every answer back for 40 ms: asyncio turns it off only for sockets that say TCP."""
+    await server.http.get("/health")
+
+    (connection,) = server.listener.server_state.connections
+    accepted = connection.transport.get_extra_info("socket")
+    assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
 
 
 async def test_whoami_says_what_a_key_may_do(server: Served) -> None:

@@ -10,12 +10,14 @@ import msgspec
 from videoannotator.cli.inputs import Input
 from videoannotator.errors import VideoAnnotatorError
 from videoannotator.jobs import Job, NewJob, StageStatus
+from videoannotator.pipelines.catalogue import Catalogue
 
 
 class StageEnding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     pipeline: str
     status: StageStatus
     annotations: int | None = None
+    counted_as: str = ""
     seconds: float | None = None
     message: str = ""
     log_tail: tuple[str, ...] = ()
@@ -42,7 +44,9 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return cls(video=str(one.video), status="failed", message=str(why))
 
     @classmethod
-    def of(cls, job: Job, one: Input, *, delivered: bool, log_tails: dict[str, tuple[str, ...]]) -> "Ending":
+    def of(
+        cls, job: Job, one: Input, catalogue: Catalogue, *, delivered: bool, log_tails: dict[str, tuple[str, ...]]
+    ) -> "Ending":
         return cls(
             video=str(one.video),
             status=job.status,
@@ -54,6 +58,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
                     pipeline=stage.pipeline,
                     status=stage.status,
                     annotations=stage.annotations,
+                    counted_as=catalogue.get(stage.pipeline).counted_as[stage.annotations != 1],
                     seconds=stage.seconds,
                     message=stage.error.message if stage.error else "",
                     log_tail=log_tails.get(stage.pipeline, ()),
@@ -225,7 +230,7 @@ def lines_of(ending: Ending) -> list[str]:
 
 def _stage(stage: StageEnding) -> str:
     if stage.status is StageStatus.COMPLETED:
-        return f"{stage.annotations:>6} annotations in {stage.seconds:.1f} s"
+        return f"{stage.annotations:>6} {stage.counted_as} in {stage.seconds:.1f} s"
     return f"{stage.status}{': ' + stage.message if stage.message else ''}"
 
 

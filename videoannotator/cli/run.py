@@ -126,12 +126,12 @@ class _Run:
     def _deliver(self, job: Job, one: Input) -> Ending:
         """Put a job's results into their place."""
         if job.status is not JobStatus.COMPLETED:
-            return Ending.of(job, one, delivered=False, log_tails=self._log_tails(job))
+            return Ending.of(job, one, self._workspace.catalogue, delivered=False, log_tails=self._log_tails(job))
         try:
             _replace(self._workspace.artifacts.results(job.id), one.output)
         except OSError as exc:
             return Ending.refused(one, storage_trouble(exc, one.output))
-        return Ending.of(job, one, delivered=True, log_tails=self._log_tails(job))
+        return Ending.of(job, one, self._workspace.catalogue, delivered=True, log_tails=self._log_tails(job))
 
     def _log_tails(self, job: Job) -> dict[str, tuple[str, ...]]:
         failed = (s.pipeline for s in job.stages if s.status is StageStatus.FAILED)

@@ -105,6 +105,8 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     resources: Resources
     known_limits: tuple[str, ...]
     default_enabled: bool = True
+    counted_as: tuple[str, str] = ("annotation", "annotations")
+    """What one of its annotations is called, and several."""
 
     @property
     def defaults(self) -> dict[str, Any]:
