@@ -158,12 +158,14 @@ async def test_if_range_and_if_none_match_follow_the_etag(done: tuple[Served, st
     """A download goes on only if the file is still the same, and one that is not needed is not sent."""
     server, job_id = done
     path = f"/api/v1/jobs/{job_id}/files/scene_detection.json"
-    etag = (await server.http.get(path)).headers["etag"]
+    whole = await server.http.get(path)
+    etag = whole.headers["etag"]
 
     same = await server.http.get(path, headers={"range": "bytes=0-3", "if-range": etag})
     other = await server.http.get(path, headers={"range": "bytes=0-3", "if-range": '"other"'})
     known = await server.http.get(path, headers={"if-none-match": f'"x", {etag}'})
 
+    assert etag == f'"{hashlib.sha256(whole.content).hexdigest()}"'
     assert (same.status_code, len(same.content)) == (206, 4)
     assert (other.status_code, len(other.content) > 4) == (200, True)
     assert (known.status_code, known.content) == (304, b"")
@@ -209,11 +211,13 @@ async def test_logs_come_as_lines_and_as_text(done: tuple[Served, str]) -> None:
 
     lines = (await server.http.get(path)).json()["lines"]
     one = (await server.http.get(f"{path}?tail=1&stage=behaves")).json()["lines"]
+    none = (await server.http.get(f"{path}?stage=scene_detection")).json()["lines"]
     text = await server.http.get(path, headers={"accept": "text/plain"})
     wrong = await server.http.get(f"{path}?stage=nope")
 
     assert [(line["level"], line["stage"], line["message"]) for line in one] == [("info", "behaves", "hello")]
     assert one[0] in lines
+    assert one[0] not in none
     assert one[0]["at"].endswith("Z")
     assert (text.status_code, text.headers["content-type"].partition(";")[0]) == (200, "text/plain")
     assert "== behaves" in text.text

@@ -43,6 +43,8 @@ class Reading:
         self._last_good_end = float((track.start_time or 0) * track.time_base)
         self._own_end = self._any_end = -math.inf
         self._decode_times: deque[int] | None = deque() if container.format.name == "avi" else None
+        self.met_damage = False
+        """Something that was read could not be decoded, or came out damaged."""
         self.first_trouble = math.inf
         """Up to where all was well."""
         self.retimed = 0
@@ -132,7 +134,10 @@ class Reading:
         return True
 
     def _meet_damage(self) -> None:
-        self._is_suspect = True
+        self._is_suspect = self.met_damage = True
+        self._note_trouble()
+
+    def _note_trouble(self) -> None:
         self.first_trouble = min(self.first_trouble, self._last_good_end)
 
     def _recover(self, frame: av.video.frame.VideoFrame) -> None:
@@ -156,7 +161,7 @@ class Reading:
             self._lost = max(self._announced - self._good, self._lost if self._good > self._announced else 0)
             self.broke_off = self._packets < self._announced
         if self._lost:
-            self._meet_damage()
+            self._note_trouble()
 
     def _missing_at_the_end(self) -> int:
         """Pictures due between the last packets and the end the header announces, where all tracks end early."""

@@ -77,7 +77,6 @@ class JobAnswer(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 def describe(job: Job) -> JobAnswer:
-    error = _error(job)
     return JobAnswer(
         id=job.id,
         status=job.status,
@@ -86,8 +85,8 @@ def describe(job: Job) -> JobAnswer:
         video_duration_seconds=job.video.duration_seconds,
         selected_pipelines=tuple(stage.pipeline for stage in job.stages),
         config=job.config,
-        error_message=error.message if error else None,
-        error_code=error.code if error else None,
+        error_message=job.error.message if job.error else None,
+        error_code=job.error.code if job.error else None,
         created_at=job.created_at,
         queued_at=job.created_at,
         started_at=job.started_at,
@@ -110,18 +109,6 @@ def describe(job: Job) -> JobAnswer:
         retry_of=job.retry_of,
         video=_video(job),
     )
-
-
-def _error(job: Job) -> StageError | None:
-    """The job's own error, or what went wrong in its stages once it is over."""
-    if job.error is not None or job.status not in (JobStatus.COMPLETED, JobStatus.FAILED):
-        return job.error
-    wrong = [stage for stage in job.stages if stage.error is not None]
-    if not wrong:
-        return None
-    sentences = " ".join(f"{s.pipeline} {s.status}: {s.error.message}" for s in wrong if s.error)
-    first = wrong[0].error
-    return StageError(first.code if first else "STAGE_FAILED", sentences)
 
 
 def _stage(stage: Stage) -> StageAnswer:
