@@ -88,6 +88,28 @@ async def test_a_job_ends_with_its_artifacts_and_a_manifest_that_tells_the_truth
     assert 64 == len(manifest["provenance"]["input"]["sha256"])
 
 
+async def test_progress_comes_with_speed_and_time_left(settings, clip):
+    """All measured: seconds of the video's timeline worked through, by the clock on the wall."""
+    async with Workspace.open(settings) as workspace:
+        job = await submit(workspace, clip, "behaves", steps=40, step_seconds=0.05)
+        told = []
+        async for event in workspace.store.follow(after=0, job_id=job.id):
+            if event.type == "job.update" and event.data.get("stage", {}).get("rate"):
+                told.append(event.data["stage"])
+            if event.type == "job.complete":
+                break
+
+    rates = [stage["rate"] for stage in told]
+    progress = [stage["progress"] for stage in told]
+    assert len(told) >= 5
+    assert progress == sorted(progress)
+    assert 1.0 == progress[-1]
+    assert 0.0 == told[-1]["eta_seconds"]
+    # 4 s of video in 40 steps of 0.05 s are at most twice real time.
+    assert all(0.2 < rate < 2.1 for rate in rates)
+    assert all(0 <= stage["eta_seconds"] < 20 for stage in told)
+
+
 async def test_a_stage_that_fails_leaves_the_others_their_results(settings, clip):
     """One bad pipeline must not cost the researcher the rest; the job says what is missing and why."""
     async with Workspace.open(settings) as workspace:

@@ -4,6 +4,7 @@ What the bench scripts share: a real server in a process of its own, clips, and 
 Every script prints lines like `{"figure": "...", "value": 0.61, "unit": "s", "asked": 1.0, "ok": true, ...}`.
 """
 
+import atexit
 import contextlib
 import json
 import math
@@ -70,6 +71,7 @@ class Server:
             env=os.environ | {"VIDEOANNOTATOR_API_KEY": "va_bench_key_of_this_machine_only"} | names,
             cwd=storage.parent,
         )
+        atexit.register(self.process.kill)  # also when the script ends with an error
         self._from = os.fstat(self._log.fileno()).st_size
         wait_until(self._address, limit_seconds=30)
         self.url = self._address() or ""
