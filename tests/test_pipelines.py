@@ -6,6 +6,7 @@ of clips with known answers.
 """
 
 import itertools
+import os
 import signal
 import subprocess
 from pathlib import Path
@@ -246,6 +247,22 @@ def test_of_two_cuts_that_are_too_close_the_stronger_stays(found: list[Cut], sta
     assert [s.frame_start for s in scenes] == starts
     assert_tiled(scenes)
     assert (scenes[-1].end_time, scenes[-1].frame_end) == (10.0, 100)
+
+
+def test_finding_scenes_starts_no_ffmpeg(clips: Clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PySceneDetect starts the first one on the PATH when it is imported, whatever that is, and it costs 0.1 s."""
+    clip = clips.path("h264.mp4")
+    fake, started = tmp_path / "bin" / "ffmpeg", tmp_path / "started"
+    fake.parent.mkdir()
+    fake.write_text(f"#!/bin/sh\necho started > '{started}'\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
+
+    process = start("scene_detection", clip, tmp_path / "out")
+    process.communicate(timeout=60)
+
+    assert process.returncode == 0
+    assert not started.exists()
 
 
 def test_the_viewer_draws_found_scenes(cuts: Path, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ PySceneDetect counts seconds from the stream's own start and guesses frame numbe
 time a frame has, and whether a scene is long enough, is decided here from presentation timestamps.
 """
 
+import importlib.util
+import sys
 from collections.abc import Sequence
 from itertools import count, pairwise
 from statistics import median
@@ -26,10 +28,10 @@ OUTPUTS = (
     Output("scene_detection.csv", "table", "text/csv"),
 )
 FRAMES_AHEAD = 256
-"""Small ones: a good 25 MB at the default size. Enough to decode on while the libraries are imported."""
+"""Small ones: a good 15 MB at the default size. Enough to decode on while the libraries are imported."""
 
-DECODER_THREADS = 2
-"""At least: decoding is nearly all the work, and with one thread it cannot use a core that is free."""
+DECODER_THREADS = 4
+"""At least: decoding is nearly all the work, and pictures wait for one another, so more threads than cores help."""
 
 NO_RATE = 25.0
 """PySceneDetect wants a frame rate with every position. With frame numbers only it computes nothing from it."""
@@ -152,6 +154,7 @@ class _Cutter:
     """One of PySceneDetect's detectors, asked in frame numbers. It enforces no length: that is done afterwards."""
 
     def __init__(self, parameters: Parameters) -> None:
+        _leave_out_what_is_around("scenedetect")
         import cv2
         from scenedetect.common import FrameTimecode
 
@@ -190,6 +193,19 @@ class _Statistics:
     def set_metrics(self, timecode: Any, metrics: dict[str, float]) -> None:
         for name, value in metrics.items():
             self.keep(timecode.frame_num, float(1.0 - value if name.startswith("hist_diff") else value))
+
+
+def _leave_out_what_is_around(package: str) -> None:
+    """
+    Afterwards modules of the package can be imported, and its `__init__` is not run.
+
+    That of PySceneDetect loads readers and writers of videos and starts the `ffmpeg` it finds, for 0.1 s.
+    """
+    if package in sys.modules:
+        return
+    if (spec := importlib.util.find_spec(package)) is None:
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+    sys.modules[package] = importlib.util.module_from_spec(spec)
 
 
 def _detector(parameters: Parameters) -> tuple[Any, float]:

@@ -192,15 +192,19 @@ async def _queue_upload(upload: Upload, order: Order, workspace: Workspace) -> J
     queueing = False
     try:
         await asyncio.to_thread(_move, upload.path, place)
-        job = await workspace.admit(
-            place,
-            upload.filename,
-            order.selection,
-            owns_video=True,
-            job_id=job_id,
-            tags=order.tags,
-            priority=order.priority,
-        )
+        syncing = asyncio.create_task(asyncio.to_thread(_sync_folders, place), name="sync")  # while the video is probed
+        try:
+            job = await workspace.admit(
+                place,
+                upload.filename,
+                order.selection,
+                owns_video=True,
+                job_id=job_id,
+                tags=order.tags,
+                priority=order.priority,
+            )
+        finally:
+            await syncing
         queueing = True
         (queued,) = await workspace.submit(job)
     except BaseException as exc:
@@ -277,6 +281,10 @@ def _stored_name(filename: str) -> str:
 def _move(part: Path, place: Path) -> None:
     place.parent.mkdir(mode=0o700)
     part.rename(place)
+
+
+def _sync_folders(place: Path) -> None:
+    """So that the file is still there, under this name, after a power cut."""
     for folder in (place.parent, place.parent.parent):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

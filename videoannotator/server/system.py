@@ -125,7 +125,7 @@ async def system_health(
         raise Forbidden("API key required for details.", hint="Leave detailed out, or send a key.", code="KEY_MISSING")
     database, counts = await _look_at_database(workspace)
     disk = await asyncio.to_thread(shutil.disk_usage, workspace.settings.storage_dir)
-    storage = _judge_disk(disk.used / disk.total, disk.free, workspace.settings.min_free_bytes)
+    storage = _judge_disk(disk.used / disk.total, disk.free, workspace)
     unwell = workspace.failed.is_set() or database.status == "unhealthy"
     answer = SystemHealth(
         status="unhealthy" if unwell else storage.status,
@@ -154,9 +154,11 @@ async def _look_at_database(workspace: Workspace) -> tuple[Finding, dict[JobStat
         return Finding(status="unhealthy", message=trouble.code), dict.fromkeys(JobStatus, 0)
 
 
-def _judge_disk(used: float, free: int, min_free: int) -> Finding:
+def _judge_disk(used: float, free: int, workspace: Workspace) -> Finding:
     percent = round(used * 100, 1)
-    if free < min_free:
+    if (trouble := workspace.worker.trouble) is not None:
+        return Finding(status="degraded", message=trouble.code, disk_usage_percent=percent)
+    if free < workspace.settings.min_free_bytes:
         message = "Too little space is free: nothing is accepted until there is more."
         return Finding(status="degraded", message=message, disk_usage_percent=percent)
     return Finding(status="healthy", disk_usage_percent=percent)
