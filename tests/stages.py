@@ -9,8 +9,8 @@ import psutil
 
 from videoannotator.jobs import Video
 from videoannotator.runner import leftovers
-from videoannotator.runner.process import Limits, Runner
 from videoannotator.runner.messages import Done, Log, Progress, Start
+from videoannotator.runner.process import Limits, Runner
 
 FOLDER = Path(__file__).parent / "misbehaving"
 LIMITS = {

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from videoannotator.media import probe
+from videoannotator.media.probe import probe
 from videoannotator.pipelines.catalogue import Catalogue
 from videoannotator.pipelines.contract import Result, Stage
 

@@ -13,7 +13,10 @@ import pytest
 from tests.clips import CLICKS, CLIPS, FRAMES, RATE, SECONDS, Clips, playlists
 from videoannotator.errors import StageFailed, UnreadableVideo
 from videoannotator.jobs import Video
-from videoannotator.media import SAMPLE_RATE, Frame, Frames, probe, shown_name, sound
+from videoannotator.media.frames import Frame, Frames
+from videoannotator.media.names import shown_name
+from videoannotator.media.probe import probe
+from videoannotator.media.sound import SAMPLE_RATE, sound
 
 WHOLE = [
     name

@@ -14,7 +14,8 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.clips import CLIPS, FRAMES, Clips
-from videoannotator.media import Frame, Frames, probe
+from videoannotator.media.frames import Frame, Frames
+from videoannotator.media.probe import probe
 
 SENDERS_CLOCK = (".ts", ".mpg", ".flv", ".asf")
 UPRIGHT = ["rotated_90.mp4", "rotated_180.mp4", "rotated_270.mp4"]

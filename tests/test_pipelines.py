@@ -462,7 +462,8 @@ def test_turns_are_those_of_the_library(speech: Path) -> None:
     """Same network, same rule: only the blocks, the scores and the very end are ours."""
     from faster_whisper.vad import VadOptions, get_speech_timestamps
 
-    from videoannotator.media import probe, sound
+    from videoannotator.media.probe import probe
+    from videoannotator.media.sound import sound
     from videoannotator.pipelines import voice_activity
 
     samples = sound(speech, probe(speech)).samples
@@ -481,7 +482,8 @@ def test_a_long_recording_is_heard_in_blocks_without_a_seam(speech: Path) -> Non
     import numpy
     from faster_whisper.vad import get_vad_model
 
-    from videoannotator.media import probe, sound
+    from videoannotator.media.probe import probe
+    from videoannotator.media.sound import sound
     from videoannotator.pipelines import voice_activity
 
     samples = numpy.tile(sound(speech, probe(speech)).samples, 15)

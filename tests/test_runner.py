@@ -32,9 +32,8 @@ from videoannotator.errors import (
     StorageTrouble,
 )
 from videoannotator.runner import leftovers
-from videoannotator.runner.process import Limits, Runner
 from videoannotator.runner.messages import Log, Progress
-from videoannotator.runner.process import MOST_LOG_LINES
+from videoannotator.runner.process import MOST_LOG_LINES, Limits, Runner
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 

@@ -13,11 +13,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
-import structlog
-
 from videoannotator.artifacts import Artifacts, sha256
 from videoannotator.errors import Conflict, LeaseLost, StageEnded, StorageTrouble, VideoAnnotatorError
 from videoannotator.jobs import Artifact, Claim, Job, JobStatus, Progress, Stage, StageError, StageResult, StageStatus
+from videoannotator.logs import get_logger
 from videoannotator.pipelines.catalogue import Catalogue
 from videoannotator.runner.messages import Done, Log, Start
 from videoannotator.runner.messages import Progress as Report
@@ -33,7 +32,7 @@ _PASSING = frozenset({"STORAGE_FULL", "STORAGE_NOT_WRITABLE"})
 
 T = TypeVar("T")
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Worker:

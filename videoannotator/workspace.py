@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import msgspec
-import structlog
 
 from videoannotator.artifacts import Artifacts, link_or_copy, storage_trouble
 from videoannotator.errors import Conflict, NotFound, StorageTrouble
 from videoannotator.jobs import Job, NewJob, NewStage, Preset, Stage, StageStatus, new_id
+from videoannotator.logs import get_logger
 from videoannotator.pipelines.catalogue import Catalogue
-from videoannotator.presets import builtin_presets
+from videoannotator.presets import DEFAULT_PRESET, builtin_presets
 from videoannotator.runner.prober import Prober
 from videoannotator.runner.process import Runner
 from videoannotator.settings import Settings
@@ -27,9 +27,7 @@ from videoannotator.store.lock import only_one
 from videoannotator.store.sqlite import SqliteStore
 from videoannotator.worker import Worker
 
-DEFAULT_PRESET = "quick"
-
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +46,7 @@ class Workspace:
         self.prober = prober
         self.catalogue = Catalogue.load(settings.pipeline_dirs)
         self.artifacts = Artifacts(settings.storage_dir)
+        self._builtin_presets = builtin_presets()
         self.worker = Worker(
             store=store, artifacts=self.artifacts, runner=runner, catalogue=self.catalogue, settings=settings
         )
@@ -168,7 +167,7 @@ class Workspace:
 
     async def presets(self) -> tuple[Preset, ...]:
         """The built-in ones, then those that users stored, by name."""
-        return (*builtin_presets().values(), *await self.store.presets())
+        return (*self._builtin_presets.values(), *await self.store.presets())
 
     async def preset(self, name: str) -> Preset:
         """Raises NotFound (PRESET_NOT_FOUND)."""

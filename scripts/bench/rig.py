@@ -23,6 +23,8 @@ from typing import Any
 import httpx
 import psutil
 
+# Machines for development may forbid Python to keep compiled modules; then every process compiles for half a second.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.path.append(str(Path(__file__).parents[2]))
 from tests.declared import declare
 

@@ -8,19 +8,17 @@ which goes when the command ends; results appear in their place whole or not at 
 import asyncio
 import shutil
 import signal
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-
-import structlog
 
 from videoannotator.artifacts import storage_trouble
 from videoannotator.cli.inputs import Input
 from videoannotator.cli.progress import Display, Ending
 from videoannotator.errors import Conflict, Refused, VideoAnnotatorError
 from videoannotator.jobs import Event, Job, JobStatus, NewJob, StageStatus, new_id
+from videoannotator.logs import configure_for_a_command
 from videoannotator.settings import Settings, load_settings
 from videoannotator.workspace import Selection, Workspace, is_in_use
 
@@ -38,11 +36,7 @@ def annotate(inputs: Sequence[Input], selection: Selection, *, output: Path, sho
         Refused: the selection cannot be run on any video; nothing was begun.
         StorageTrouble: the output cannot be written; nothing was begun.
     """
-    # What goes wrong is told by the display; the engine's own log would stand in its way.
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger("error"),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    configure_for_a_command()
     with _scratch(output) as folder, show:
         return asyncio.run(_Run(inputs, selection, show).work(load_settings({"storage_dir": folder})))
 

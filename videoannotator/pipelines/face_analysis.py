@@ -21,7 +21,7 @@ from videoannotator.annotations import BoundingBox, Face, Sample
 from videoannotator.formats.coco import write_faces
 from videoannotator.formats.table import write_face_table
 from videoannotator.jobs import Interval, Ledger, ModelUsed, Output, Video
-from videoannotator.media import Frame, Frames
+from videoannotator.media.frames import Frame, Frames
 from videoannotator.pipelines.ahead import ahead
 from videoannotator.pipelines.contract import Result, Stage
 from videoannotator.pipelines.face_tracks import overlap, track_faces

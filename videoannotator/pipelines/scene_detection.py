@@ -19,7 +19,7 @@ from videoannotator.annotations import Scene
 from videoannotator.formats.scenes import write_scenes
 from videoannotator.formats.table import write_scene_table
 from videoannotator.jobs import Interval, Ledger, Output
-from videoannotator.media import Frame, Frames
+from videoannotator.media.frames import Frame, Frames
 from videoannotator.pipelines.ahead import ahead
 from videoannotator.pipelines.contract import Result, Stage
 

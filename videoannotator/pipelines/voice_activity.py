@@ -18,7 +18,7 @@ from videoannotator.formats.rttm import write_rttm
 from videoannotator.formats.table import write_turn_table
 from videoannotator.formats.uem import write_uem
 from videoannotator.jobs import Interval, Ledger, ModelUsed, Output
-from videoannotator.media import sound
+from videoannotator.media.sound import sound
 from videoannotator.pipelines.contract import Result, Stage
 
 RATE = 16_000

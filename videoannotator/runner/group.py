@@ -14,9 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any, Generic, Protocol, TypeVar
 
-import structlog
-
 from videoannotator.errors import StageDied
+from videoannotator.logs import get_logger
 from videoannotator.runner import leftovers
 from videoannotator.runner.ear import Ear, exit_of, tell, within
 
@@ -28,7 +27,7 @@ SWEEP_SECONDS = 5.0
 
 _PAUSE_SECONDS = 0.003
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Keeper(Protocol):

@@ -9,8 +9,7 @@ from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-import structlog
-
+from videoannotator.logs import get_logger
 from videoannotator.runner import guardian
 from videoannotator.runner.ear import exit_of, within
 from videoannotator.runner.group import stop, to_its_end
@@ -18,7 +17,7 @@ from videoannotator.runner.group import stop, to_its_end
 _START_AGAIN_SECONDS = 0.1
 _LEAVE_SECONDS = guardian.PATIENCE_SECONDS + 1.0
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Guard:

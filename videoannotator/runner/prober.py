@@ -8,10 +8,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self
 
-import structlog
-
 from videoannotator.errors import StageBroke, StageDied, UnreadableVideo
 from videoannotator.jobs import Video
+from videoannotator.logs import get_logger
 from videoannotator.runner.frames import encode
 from videoannotator.runner.group import Group, stop
 from videoannotator.runner.messages import Log, Probe, Probed, ProbeMessage, Ready, Unreadable
@@ -20,7 +19,7 @@ from videoannotator.runner.process import Runner
 START_SECONDS = 60.0
 """Until the reader's libraries are loaded, from a cold and busy disk."""
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Prober:
@@ -44,7 +43,7 @@ class Prober:
         cls,
         runner: Runner,
         *,
-        code: str = "videoannotator.media:probe",
+        code: str = "videoannotator.media.probe:probe",
         limit_seconds: float = 10.0,
         idle_seconds: float = 30.0,
     ) -> AsyncIterator[Self]:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import msgspec
-import structlog
 
 from videoannotator.errors import StageBroke, StageDied, StageFailed, StageTooLarge, StageTooSlow
+from videoannotator.logs import get_logger
 from videoannotator.runner import leftovers
 from videoannotator.runner.ear import within
 from videoannotator.runner.frames import encode
@@ -45,7 +45,7 @@ _LEAVE_SECONDS = 1.0
 _DRAIN_SECONDS = 2.0
 """What a dead stage wrote before is read for so long: a pipe holds little, unless something holds it open."""
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,10 +12,9 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import structlog
-
 from videoannotator.errors import Forbidden, Refused, VideoAnnotatorError
 from videoannotator.jobs import new_id
+from videoannotator.logs import bound_contextvars, get_logger
 from videoannotator.server.problems import answer
 from videoannotator.settings import Settings
 
@@ -38,7 +37,7 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _QUIET = frozenset({"/health", "/healthz", "/api/v1/health", "/api/v1/system/health"})
 _GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Neighbours:
@@ -75,7 +74,7 @@ class Front:
         state["request_id"] = _request_id(headers.get("x-request-id", ""))
         out = _Out(scope, send, self._added_headers(state["request_id"], headers.get("origin")))
         began = time.perf_counter()
-        with structlog.contextvars.bound_contextvars(request_id=state["request_id"]):
+        with bound_contextvars(request_id=state["request_id"]):
             try:
                 await self._serve(scope, headers, receive, out)
             finally:

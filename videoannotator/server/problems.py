@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from typing import Any, get_args
 
 import msgspec
-import structlog
 from litestar import Request, Response
 from litestar.exceptions import (
     HTTPException,
@@ -27,6 +26,7 @@ from videoannotator.errors import (
     StorageTrouble,
     VideoAnnotatorError,
 )
+from videoannotator.logs import get_logger
 from videoannotator.server.decoding import problems_of
 
 MEDIA_TYPE = "application/problem+json"
@@ -61,7 +61,7 @@ _BY_CODE = {
 
 _RETRY_AFTER_SECONDS = {"SHUTTING_DOWN": 5, "STORAGE_FULL": 60}
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):

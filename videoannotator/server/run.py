@@ -5,17 +5,15 @@ import signal
 import sys
 from contextlib import suppress
 
-import structlog
-
 from videoannotator.errors import Refused, StorageTrouble
+from videoannotator.logs import ascii_only, configure, get_logger
 from videoannotator.server.app import building
 from videoannotator.server.auth import Keys
 from videoannotator.server.listen import Listener, bind, url_of
-from videoannotator.server.logs import ascii_only, configure
 from videoannotator.settings import Settings
 from videoannotator.workspace import Workspace
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 def run(settings: Settings) -> int:

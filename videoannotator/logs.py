@@ -1,6 +1,6 @@
 """
-How the server logs: one line for each thing, on standard error, for people or as JSON. What libraries say through
-`logging` goes the same way.
+How the engine logs: one line for each thing, on standard error, for people or as JSON. What libraries say through
+`logging` goes the same way. Everybody takes the logger, and structlog itself, from here.
 """
 
 import logging
@@ -8,9 +8,19 @@ import sys
 from collections.abc import MutableMapping
 from typing import Any
 
-import structlog
-
 from videoannotator.settings import Settings
+
+# structlog loads rich for tracebacks in colour, which this log does not have: a fifth of the server's start.
+_rich = sys.modules.get("rich")
+sys.modules["rich"] = None  # type: ignore[assignment]  # an import of it fails now, which structlog is made for
+import structlog  # noqa: E402
+
+del sys.modules["rich"]
+if _rich is not None:
+    sys.modules["rich"] = _rich
+
+get_logger = structlog.get_logger
+bound_contextvars = structlog.contextvars.bound_contextvars
 
 
 def configure(settings: Settings) -> None:
@@ -32,6 +42,20 @@ def configure(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers = [_Bridge()]
     root.setLevel(max(level, logging.WARNING))
+
+
+def configure_for_a_command() -> None:
+    """Only errors: what goes wrong is told by the command itself, and the engine's log would stand in its way."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            _for_people,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+    )
 
 
 class _Bridge(logging.Handler):
