@@ -14,7 +14,7 @@ from typing import Any, Self
 import msgspec
 
 from videoannotator.artifacts import Artifacts, link_or_copy, storage_trouble
-from videoannotator.errors import Conflict, NotFound, StorageTrouble
+from videoannotator.errors import Conflict, FieldProblem, InvalidConfig, NotFound, StorageTrouble
 from videoannotator.jobs import Job, NewJob, NewStage, Preset, Stage, StageStatus, new_id
 from videoannotator.logs import get_logger
 from videoannotator.pipelines.catalogue import Catalogue
@@ -105,7 +105,6 @@ class Workspace:
 
         Raises:
             UnreadableVideo, InvalidConfig: see there.
-            NotFound: PRESET_NOT_FOUND.
             StorageTrouble: STORAGE_FULL, too little free space to write results.
         """
         preset, pipelines, config = await self._resolve(selection)
@@ -179,7 +178,14 @@ class Workspace:
     async def _resolve(self, selection: Selection) -> tuple[Preset | None, tuple[str, ...], dict[str, dict[str, Any]]]:
         if selection.preset is None and selection.pipelines:
             return None, selection.pipelines, selection.config
-        preset = await self.preset(selection.preset or DEFAULT_PRESET)
+        name = selection.preset or DEFAULT_PRESET
+        presets = {preset.name: preset for preset in await self.presets()}
+        if name not in presets:
+            unknown = FieldProblem(
+                "preset", f"No preset is called {name!r}.", "PRESET_NOT_FOUND", allowed=tuple(presets)
+            )
+            raise InvalidConfig((unknown,))
+        preset = presets[name]
         pipelines = selection.pipelines or tuple(preset.pipelines)
         config = {name: values for name, values in preset.pipelines.items() if name in pipelines and values}
         for name, values in selection.config.items():
