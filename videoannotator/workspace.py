@@ -181,10 +181,9 @@ class Workspace:
         name = selection.preset or DEFAULT_PRESET
         presets = {preset.name: preset for preset in await self.presets()}
         if name not in presets:
-            unknown = FieldProblem(
-                "preset", f"No preset is called {name!r}.", "PRESET_NOT_FOUND", allowed=tuple(presets)
-            )
-            raise InvalidConfig((unknown,))
+            known, message = tuple(presets), f"No preset is called {name!r}."
+            hint = f"There are: {', '.join(known)}."
+            raise InvalidConfig((FieldProblem("preset", message, "PRESET_NOT_FOUND", hint, known),))
         preset = presets[name]
         pipelines = selection.pipelines or tuple(preset.pipelines)
         config = {name: values for name, values in preset.pipelines.items() if name in pipelines and values}

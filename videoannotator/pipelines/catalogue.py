@@ -215,7 +215,8 @@ class Catalogue:
         return stages
 
     def _unknown(self, name: str, field: str) -> FieldProblem:
-        return FieldProblem(field, f"No pipeline is called {name!r}.", "PIPELINE_NOT_FOUND", allowed=self.names)
+        hint = f"There are: {', '.join(self.names)}."
+        return FieldProblem(field, f"No pipeline is called {name!r}.", "PIPELINE_NOT_FOUND", hint, self.names)
 
 
 def _read(file: Path) -> Declaration:
@@ -254,7 +255,8 @@ def _check_one(pipeline: Declaration, given: Mapping[str, Any]) -> tuple[dict[st
         field = f"{pipeline.name}.{name}"
         if name not in known:
             message = f"{pipeline.name} has no parameter {name!r}."
-            problems.append(FieldProblem(field, message, "UNKNOWN_PARAMETER", allowed=tuple(known)))
+            hint = f"It has: {', '.join(known)}."
+            problems.append(FieldProblem(field, message, "UNKNOWN_PARAMETER", hint, tuple(known)))
         elif problem := _problem(field, known[name], value):
             problems.append(problem)
         else:
