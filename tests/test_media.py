@@ -188,7 +188,7 @@ class TestProbe:
         os.mkfifo(tmp_path / "other.mp4")
         path = tmp_path / kind
         path.write_bytes(playlists(str(tmp_path / "other.mp4"))[kind])
-        script = "import sys, pathlib, videoannotator.media as m\nm.probe(pathlib.Path(sys.argv[1]))"
+        script = "import sys, pathlib, videoannotator.media.probe as m\nm.probe(pathlib.Path(sys.argv[1]))"
 
         done = subprocess.run(
             [sys.executable, "-c", script, str(path)], capture_output=True, text=True, timeout=30, check=False

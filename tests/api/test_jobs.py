@@ -62,7 +62,7 @@ async def test_a_job_without_pipelines_runs_the_default_preset(server: Served, c
         ({"selected_pipelines": "behaves", "config": '{"fails": {}}'}, 422, "fails"),
         ({"selected_pipelines": "behaves", "config": "{"}, 400, None),
         ({"selected_pipelines": "behaves", "config": "[1]"}, 422, "config"),
-        ({"preset": "nope"}, 404, None),
+        ({"preset": "nope"}, 422, "preset"),
         ({"selected_pipelines": "behaves", "priority": "high"}, 422, "priority"),
         ({"selected_pipelines": "behaves", "priority": "1000"}, 422, "priority"),
         ({"selected_pipelines": "behaves", "tags": "x" * 101}, 422, "tags"),
