@@ -3,8 +3,7 @@
 import time
 from pathlib import Path
 
-import psutil
-from rig import Server, declare, make_clip, percentile, say, wait_until, workplace
+from rig import Server, declare, lives, make_clip, percentile, say, wait_until, workplace
 
 ROUNDS = 20
 
@@ -42,7 +41,7 @@ def _cancel(server: Server, clip: Path, pipeline: str) -> float:
     stages = [process for process in server.family() if process.pid not in before]
     began = time.perf_counter()
     server.http.post(f"/api/v1/jobs/{job}/cancel").raise_for_status()
-    wait_until(lambda: not any(_lives(process) for process in stages), limit_seconds=10, every_seconds=0.001)
+    wait_until(lambda: not any(lives(process) for process in stages), limit_seconds=10, every_seconds=0.001)
     seconds = time.perf_counter() - began
     wait_until(lambda: server.job(job)["status"] == "cancelled", limit_seconds=5)
     return seconds
@@ -51,13 +50,6 @@ def _cancel(server: Server, clip: Path, pipeline: str) -> float:
 def _started(server: Server, job: str) -> bool:
     """The stage has reported: its code runs."""
     return bool(server.job(job)["stages"][0]["progress"] > 0)
-
-
-def _lives(process: psutil.Process) -> bool:
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 if __name__ == "__main__":

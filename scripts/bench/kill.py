@@ -2,8 +2,7 @@
 
 import time
 
-import psutil
-from rig import Server, make_clip, percentile, say, wait_until, workplace
+from rig import Server, lives, make_clip, percentile, say, wait_until, workplace
 
 ROUNDS = 5
 
@@ -19,7 +18,7 @@ def main() -> None:
             wait_until(lambda s=server, j=job: s.job(j)["progress"] > 0.1, limit_seconds=60)
             family = server.family()
             server.kill()
-            gone.append(wait_until(lambda f=family: not any(_lives(p) for p in f), limit_seconds=10))
+            gone.append(wait_until(lambda f=family: not any(lives(p) for p in f), limit_seconds=10))
             server = Server(storage)
             healthy.append(server.start_seconds)
             wait_until(lambda s=server, j=job: s.job(j)["status"] == "completed", limit_seconds=120, every_seconds=0.05)
@@ -29,13 +28,6 @@ def main() -> None:
     say("kill -9 of the server to no process left, worst", max(gone), "s", asked=1.0, rounds=ROUNDS)
     say("restart after kill -9 to healthy, p50", percentile(healthy, 0.5), "s", asked=2.0, worst=round(max(healthy), 3))
     say("jobs that finished by themselves after the restart", finished, "jobs", asked=ROUNDS, at_least=True)
-
-
-def _lives(process: psutil.Process) -> bool:
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.path.append(str(Path(__file__).parents[2]))
 from tests.declared import declare
 
-__all__ = ["Server", "declare", "make_clip", "percentile", "say", "wait_until", "workplace"]
+__all__ = ["Server", "declare", "lives", "make_clip", "percentile", "say", "wait_until", "workplace"]
 
 CONSOLE_COMMAND = str(Path(sys.executable).with_name("videoannotator"))
 
@@ -56,6 +56,14 @@ def wait_until(true: Any, *, limit_seconds: float, every_seconds: float = 0.002)
             raise TimeoutError(f"not so after {limit_seconds} s")
         time.sleep(every_seconds)
     return time.perf_counter() - began
+
+
+def lives(process: psutil.Process) -> bool:
+    """Whether it still runs; a zombie does not."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 class Server:
