@@ -32,6 +32,7 @@ from videoannotator.errors import (
     StorageTrouble,
 )
 from videoannotator.runner import leftovers
+from videoannotator.runner.log_file import LogFile
 from videoannotator.runner.messages import Log, Progress
 from videoannotator.runner.process import MOST_LOG_LINES, Limits, Runner
 
@@ -228,6 +229,25 @@ async def _measure_lag(lags: list[float]) -> None:
         before = time.monotonic()
         await asyncio.sleep(0.005)
         lags.append(time.monotonic() - before - 0.005)
+
+
+def test_a_log_that_is_cut_while_it_is_closed_harms_no_other_file(tmp_path: Path) -> None:
+    """A cut may still run in a thread when the stage has ended, and the descriptor is somebody else's by then."""
+    for round_ in range(200):
+        log = LogFile(tmp_path / f"{round_}.log", 1_000)
+        os.write(log.fd, b"x" * 5_000)
+        cutting = threading.Thread(target=log.cut)
+        cutting.start()
+        log.cut()
+        log.close()
+        other = os.open(tmp_path / "other", os.O_RDWR | os.O_CREAT)
+        os.pwrite(other, b"y" * 5_000, 0)
+        cutting.join()
+        log.cut()
+
+        assert os.fstat(other).st_size == 5_000
+        assert "Cut here" in (tmp_path / f"{round_}.log").read_text()
+        os.close(other)
 
 
 @pytest.mark.parametrize("name", ["prints_100_mb", "fills_stderr"])
