@@ -33,7 +33,7 @@ async def _positions(database: Database, rows: Sequence[JobRow]) -> dict[int, in
             waiting[row.priority].append(row.seq)
     positions: dict[int, int] = {}
     for priority, seqs in waiting.items():
-        ((first,),) = await database.read(POSITION, (priority, min(seqs)))
+        ((first,),) = await database.read(POSITION, (priority, priority, min(seqs)))
         between = await database.read(_BETWEEN, (priority, min(seqs), max(seqs)))
         positions |= {seq: first + behind for behind, (seq,) in enumerate(between)}
     return positions

@@ -39,8 +39,8 @@ JOB = _JOBS.format(
 JOBS = _JOBS.format(position="NULL")
 """Many jobs; their places in the queue are left to `POSITION`, which counts once and not for each."""
 
-POSITION = f"SELECT {_POSITION.format(priority='?1', seq='?2')}"
-"""Of the pending job with this priority and seq."""
+POSITION = f"SELECT {_POSITION.format(priority='?', seq='?')}"
+"""Of the pending job with this priority, the same again, and seq."""
 
 
 class JobRow(NamedTuple):
