@@ -12,6 +12,7 @@ not converted.
 """
 
 import math
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
 from fractions import Fraction
@@ -33,6 +34,9 @@ from videoannotator.media.reading import Reading
 from videoannotator.media.timeline import Orientation, orientation, origin, picture_track
 
 PixelFormat = Literal["rgb24", "bgr24", "gray"]
+
+_REORDERED = 4
+"""Pictures that B-frames hold back in a decoder; more are rare."""
 
 
 class Frame(msgspec.Struct, frozen=True):
@@ -110,19 +114,32 @@ class Frames:
 
     def _read(self, *, after: int, until_damage: bool) -> Iterator[Frame]:
         """The pictures behind number `after`; the ledger is complete unless damage ended it."""
-        processed = 0
+        sampled = 0
         sampling = _Sampling(self._rate)
-        for number, decoded in self._reading.frames():
-            if until_damage and self._reading.met_damage:
-                return
+        for number, decoded in self._well_decoded(until_damage=until_damage):
             pts, timestamp = self._clock.read(decoded)
             if sampling.takes(timestamp):
-                processed += 1
+                sampled += 1
                 if number > after:
                     yield Frame(number, timestamp, pts, self._picture_of(decoded))
-        ledger = self._reading.ledger(processed)
-        if not (until_damage and ledger.failed):
-            self._ledger = ledger
+        if self._reading.is_whole or not until_damage:
+            self._ledger = self._reading.ledger(sampled)
+
+    def _well_decoded(self, *, until_damage: bool) -> Iterator[tuple[int, av.video.frame.VideoFrame]]:
+        """
+        With several threads a damaged picture may come out before its damage is known, by as many as are at work and
+        are put in order: the last few are held back, and dropped with the damage.
+        """
+        held: deque[tuple[int, av.video.frame.VideoFrame]] = deque()
+        room = self._threads + _REORDERED if until_damage else 0
+        for picture in self._reading.frames():
+            if until_damage and self._reading.met_damage:
+                return
+            held.append(picture)
+            if len(held) > room:
+                yield held.popleft()
+        if self._reading.is_whole or not until_damage:
+            yield from held
 
     @property
     def ledger(self) -> Ledger:

@@ -62,6 +62,11 @@ class Reading:
                 number += 1
         self._close()
 
+    @property
+    def is_whole(self) -> bool:
+        """Nothing was damaged so far, and, after the last picture, nothing is missing."""
+        return not self.met_damage and self._lost == 0
+
     def ledger(self, processed: int) -> Ledger:
         """After the last picture."""
         return Ledger(
