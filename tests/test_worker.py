@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import aclosing
 from pathlib import Path
 
 import msgspec
@@ -93,11 +94,12 @@ async def test_progress_comes_with_speed_and_time_left(settings, clip):
     async with Workspace.open(settings) as workspace:
         job = await submit(workspace, clip, "behaves", steps=40, step_seconds=0.05)
         told = []
-        async for event in workspace.store.follow(after=0, job_id=job.id):
-            if event.type == "job.update" and event.data.get("stage", {}).get("rate"):
-                told.append(event.data["stage"])
-            if event.type == "job.complete":
-                break
+        async with aclosing(workspace.store.follow(after=0, job_id=job.id)) as events:
+            async for event in events:
+                if event.type == "job.update" and event.data.get("stage", {}).get("rate"):
+                    told.append(event.data["stage"])
+                if event.type == "job.complete":
+                    break
 
     rates = [stage["rate"] for stage in told]
     progress = [stage["progress"] for stage in told]
