@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -227,9 +227,10 @@ class Workspace:
     async def _until_final(self, job_id: str, after: int) -> None:
         if (await self.store.get(job_id)).status.is_final:
             return
-        async for _ in self.store.follow(after=after, job_id=job_id):
-            if (await self.store.get(job_id)).status.is_final:
-                return
+        async with aclosing(self.store.follow(after=after, job_id=job_id)) as events:
+            async for _ in events:
+                if (await self.store.get(job_id)).status.is_final:
+                    return
 
     async def _work(self) -> None:
         try:

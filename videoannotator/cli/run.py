@@ -10,7 +10,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
 
 from videoannotator.artifacts import storage_trouble
@@ -99,10 +99,11 @@ class _Run:
     async def _follow(self, after: int) -> None:
         if not self._waiting:
             return
-        async for event in self._workspace.store.follow(after=after):
-            await self._take(event)
-            if not self._waiting:
-                return
+        async with aclosing(self._workspace.store.follow(after=after)) as events:
+            async for event in events:
+                await self._take(event)
+                if not self._waiting:
+                    return
 
     async def _take(self, event: Event) -> None:
         if event.job_id is None or event.job_id not in self._waiting:

@@ -6,7 +6,7 @@ neither is. A status never leaves a final state. Writes that carry a `Claim` are
 away gets LeaseLost, and nothing it wrote afterwards exists.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
 import msgspec
@@ -148,7 +148,7 @@ class Store(Protocol):
 
     def follow(
         self, *, after: int | None = None, job_id: str | None = None, batch_id: str | None = None
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """
         Every event with `seq > after`, in order, without gap or repeat, for ever; None means from now on. The first
         event may take any time; close the iterator to stop.
