@@ -1,0 +1,1 @@
+-- Who calls: tickets, preferences, keys of repeated requests.

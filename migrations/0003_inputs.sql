@@ -1,0 +1,1 @@
+-- Where videos come from and where results go: resumable uploads, scanned datasets, fetched URLs, callbacks.

@@ -1,0 +1,1 @@
+-- Which work runs next and which is never done twice: retries, cache, checkpoints, fairness.

@@ -1,0 +1,1 @@
+-- What is kept, watched and removed: batches, samples of resources, receipts of erasure.
