@@ -1,0 +1,139 @@
+"""
+One claimed job, from claim to ending.
+
+Whoever cancels it gets it back only when no stage of it is left and it is pending again.
+"""
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+from videoannotator.artifacts import sha256
+from videoannotator.errors import Conflict, LeaseLost, StorageTrouble
+from videoannotator.insistence import PASSING
+from videoannotator.jobs import Claim, JobStatus, StageError, StageStatus
+from videoannotator.logs import get_logger
+from videoannotator.stage_run import StageRun, Tools
+
+LOOK_AGAIN_SECONDS = 1.0
+"""The bell may be lost, the database may not: so often it is asked."""
+
+log = get_logger(__name__)
+
+
+class JobRun:
+    def __init__(self, tools: Tools, claim: Claim) -> None:
+        self._tools = tools
+        self._claim = claim
+        self._store = tools.store
+        self._artifacts = tools.artifacts
+        self._settings = tools.settings
+        self._insist = tools.insist
+        self._log = log.bind(job_id=claim.job.id)
+
+    async def work(self) -> None:
+        try:
+            await self._until_an_ending()
+        except LeaseLost:
+            self._log.warning("the job was taken away; nothing more is written for it")
+        except asyncio.CancelledError:
+            await asyncio.shield(asyncio.ensure_future(self._give_back()))
+            raise
+        except StorageTrouble as trouble:
+            if trouble.code not in PASSING and trouble.code != "RESULT_MISSING":
+                raise
+            await self._fail(StageError(trouble.code, str(trouble)))
+        except Exception as bug:
+            self._log.exception("a bug of ours in one job")
+            await self._fail(StageError("INTERNAL_ERROR", f"The server failed on this job: {type(bug).__name__}."))
+
+    async def _until_an_ending(self) -> None:
+        stages = asyncio.create_task(self._run_stages(), name=f"stages of {self._claim.job.id}")
+        watch = asyncio.create_task(self._until_cancel_is_asked(), name=f"watch of {self._claim.job.id}")
+        try:
+            await asyncio.wait({stages, watch}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await end({stages, watch})
+        if watch.done() and not watch.cancelled() and (lost := watch.exception()):
+            raise lost
+        if stages.cancelled():
+            await self._finish_cancelled()
+            return
+        stages.result()
+        await self._finish()
+
+    async def _run_stages(self) -> None:
+        job = self._claim.job
+        await asyncio.to_thread(self._artifacts.settle, job.id, await self._store.artifacts(job.id))
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._hash_video(), name=f"hash of {job.id}")
+                for stage in job.stages:
+                    if not stage.status.is_final:
+                        run = StageRun(self._tools, self._claim, stage)
+                        group.create_task(run.work(), name=f"{stage.pipeline} of {job.id}")
+        except ExceptionGroup as several:
+            raise several.exceptions[0] from several
+
+    async def _hash_video(self) -> None:
+        if self._claim.job.video.sha256 is not None:
+            return
+        stop = threading.Event()
+        try:
+            digest = await asyncio.to_thread(sha256, self._claim.job.video_path, stop)
+        finally:
+            stop.set()
+        await self._store.note_video_hash(self._claim, digest)
+
+    async def _until_cancel_is_asked(self) -> None:
+        """Keep the lease meanwhile. Raises LeaseLost."""
+        renewed, heard = time.monotonic(), 0
+        while True:
+            heard = await self._store.wait_for_work(heard, LOOK_AGAIN_SECONDS)
+            if time.monotonic() - renewed >= self._settings.lease_seconds / 3:
+                await self._insist(lambda: self._store.heartbeat(self._claim))
+                renewed = time.monotonic()
+            if (await self._store.get(self._claim.job.id)).status is JobStatus.CANCELLING:
+                return
+
+    async def _finish(self) -> None:
+        job_id = self._claim.job.id
+        job = await self._store.get(job_id)
+        if any(stage.status is StageStatus.COMPLETED for stage in job.stages):
+            artifacts = await self._store.artifacts(job_id)
+            await self._insist(lambda: asyncio.to_thread(self._artifacts.write_manifest, job, artifacts))
+        try:
+            ended = await self._insist(lambda: self._store.finish(self._claim))
+        except Conflict as conflict:
+            if conflict.code != "JOB_BEING_CANCELLED":
+                raise
+            await self._finish_cancelled()
+            return
+        self._log.info("job ended", status=ended.status, outcome=ended.outcome)
+
+    async def _finish_cancelled(self) -> None:
+        ended = await self._insist(lambda: self._store.finish_cancelled(self._claim))
+        self._log.info("job cancelled", stopped_after_seconds=ended.stopped_after_seconds)
+
+    async def _give_back(self) -> None:
+        try:
+            await self._store.give_back(self._claim)
+        except (LeaseLost, StorageTrouble) as exc:
+            self._log.warning("the job could not be put back; the next start does it", reason=str(exc))
+
+    async def _fail(self, error: StageError) -> None:
+        try:
+            await self._insist(lambda: self._store.fail(self._claim, error))
+        except LeaseLost:
+            self._log.warning("the job was taken away before its failure was recorded")
+        except Conflict:
+            await self._finish_cancelled()
+
+
+async def end(tasks: set[asyncio.Task[Any]]) -> None:
+    """Cancel tasks and wait until they are really over; what they raise is their owner's to look at."""
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)
