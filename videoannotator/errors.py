@@ -8,6 +8,7 @@ Every error raised on purpose. `code` is part of the HTTP API and never changes;
     - InvalidConfig       carries every problem found, not the first
     - UnreadableVideo     not a video, a playlist, empty, cut, or of a kind that is not opened
   + Forbidden             no key, a wrong key, or a key without the scope
+  + TooManyRequests       one caller asks too often; `retry_after_seconds` says when to come back
   + StorageTrouble        the storage directory cannot be used: in use, full, not writable, of a newer program
   + StageEnded            a stage did not end well; `retryable` says whether another attempt may help
     - StageFailed         the pipeline said so
@@ -89,6 +90,14 @@ class UnreadableVideo(Refused):
 
 class Forbidden(VideoAnnotatorError):
     code = "FORBIDDEN"
+
+
+class TooManyRequests(VideoAnnotatorError):
+    code = "TOO_MANY_REQUESTS"
+
+    def __init__(self, message: str, *, hint: str, retry_after_seconds: int) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class StorageTrouble(VideoAnnotatorError):

@@ -5,7 +5,7 @@ import time
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -345,6 +345,24 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
+
+
+class Idempotency(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that may be sent twice and is done once: whose, under which key, and what was in it."""
+
+    caller: str
+    key: str
+    body_sha256: str
+
+
+class Preferences(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
+    """What the holder of a key would otherwise say each time."""
+
+    default_preset: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] | None = None
+    """For jobs that name neither a preset nor pipelines."""
+
+    output_directory: Annotated[str, msgspec.Meta(min_length=1, max_length=4096)] | None = None
+    """Where results are published beside the server's own storage; inside the allowed roots."""
 
 
 class Dataset(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,6 +20,7 @@ if _rich is not None:
     sys.modules["rich"] = _rich
 
 get_logger = structlog.get_logger
+bind_contextvars = structlog.contextvars.bind_contextvars
 bound_contextvars = structlog.contextvars.bound_contextvars
 
 

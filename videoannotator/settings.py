@@ -67,6 +67,21 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     min_free_bytes: int = 512 * 1024**2
     """Free space below which nothing is accepted, so that what runs can still write its results."""
 
+    submissions_per_minute: int = 3000
+    """Jobs that one key may submit in a minute, all at once or spread over it; 0 means no limit."""
+
+    validations_per_minute: int = 30000
+    """Configurations that one caller may have checked in a minute; 0 means no limit."""
+
+    tickets_per_minute: int = 6000
+    """Tickets that one key may make in a minute; 0 means no limit."""
+
+    analyses_per_minute: int = 120
+    """URLs that one key may have fetched and analyzed in a minute; 0 means no limit."""
+
+    wrong_keys_per_minute: int = 300
+    """Wrong keys that one address may send in a minute before it gets 429 for them; right ones go on. 0: no limit."""
+
     cancel_grace_seconds: float = 1.0
     """Seconds a stage gets between SIGTERM and SIGKILL."""
 

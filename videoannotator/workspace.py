@@ -15,7 +15,7 @@ import msgspec
 
 from videoannotator.artifacts import Artifacts, link_or_copy, storage_trouble
 from videoannotator.errors import Conflict, FieldProblem, InvalidConfig, NotFound, StorageTrouble
-from videoannotator.jobs import Job, NewJob, NewStage, Preset, Stage, StageStatus, new_id
+from videoannotator.jobs import Idempotency, Job, NewJob, NewStage, Preset, Stage, StageStatus, new_id
 from videoannotator.logs import get_logger
 from videoannotator.pipelines.catalogue import Catalogue
 from videoannotator.presets import DEFAULT_PRESET, builtin_presets
@@ -125,9 +125,14 @@ class Workspace:
             batch_id=batch_id,
         )
 
-    async def submit(self, *jobs: NewJob, batch_name: str | None = None) -> tuple[Job, ...]:
-        """When it returns, the jobs are on disk and will be worked on, whatever happens to this process."""
-        return await self.store.add(*jobs, batch_name=batch_name)
+    async def submit(
+        self, *jobs: NewJob, batch_name: str | None = None, once: Idempotency | None = None
+    ) -> tuple[Job, ...]:
+        """
+        When it returns, the jobs are on disk and will be worked on, whatever happens to this process. With `once` it
+        may be the job of an earlier sending of the same request; see `Store.add`.
+        """
+        return await self.store.add(*jobs, batch_name=batch_name, once=once)
 
     async def cancel(self, job_id: str) -> Job:
         return await self.store.request_cancel(job_id)

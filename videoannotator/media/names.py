@@ -14,10 +14,18 @@ def shown_name(name: str) -> str:
     most with its ending kept; "video" where nothing is left. For people to read: never used to open a file.
     """
     last = re.split(r"[/\\]", name)[-1]
-    composed = unicodedata.normalize("NFC", last).translate(_MARKUP)
+    return _shortened(_clean(last).strip(" .")) or "video"
+
+
+def shown_words(text: str) -> str:
+    """A stranger's words in the same sense, 120 characters at most; slashes stay. Empty where nothing is left."""
+    return _clean(text)[:_LONGEST].strip()
+
+
+def _clean(text: str) -> str:
+    composed = unicodedata.normalize("NFC", text).translate(_MARKUP)
     visible = "".join(c for c in composed if unicodedata.category(c) not in _INVISIBLE)
-    clean = re.sub(r"\s+", " ", visible).strip(" .")
-    return _shortened(clean) or "video"
+    return re.sub(r"\s+", " ", visible)
 
 
 def _shortened(name: str) -> str:

@@ -10,7 +10,7 @@ from litestar import Litestar
 from litestar.di import Provide
 
 from videoannotator.pipelines.catalogue import Catalogue
-from videoannotator.server import datasets, events, jobs, pipelines, presets, results, system
+from videoannotator.server import datasets, events, jobs, pipelines, preferences, presets, results, system, tokens
 from videoannotator.server.auth import Caller, Keys, guard
 from videoannotator.server.decoding import MAX_BODY_BYTES, ApiRequest
 from videoannotator.server.front import App, Front, Neighbours
@@ -21,8 +21,10 @@ _UPLOAD_THREADS = 8
 
 ROUTES: list[Any] = [
     *system.ROUTES,
+    *tokens.ROUTES,
     *pipelines.ROUTES,
     *presets.ROUTES,
+    *preferences.ROUTES,
     *datasets.ROUTES,
     *jobs.ROUTES,
     *results.ROUTES,
@@ -57,6 +59,9 @@ def _litestar(workspace: Workspace, keys: Keys, closing: asyncio.Event, threads:
     def provide_threads() -> Executor:
         return threads
 
+    def provide_api_keys() -> Keys:
+        return keys
+
     def provide_caller(request: ApiRequest) -> Caller | None:
         caller: Caller | None = request.scope["state"].get("caller")
         return caller
@@ -68,6 +73,7 @@ def _litestar(workspace: Workspace, keys: Keys, closing: asyncio.Event, threads:
             "catalogue": Provide(provide_catalogue, sync_to_thread=False),
             "closing": Provide(provide_closing, sync_to_thread=False),
             "upload_threads": Provide(provide_threads, sync_to_thread=False),
+            "api_keys": Provide(provide_api_keys, sync_to_thread=False),
             "caller": Provide(provide_caller, sync_to_thread=False),
         },
         guards=[guard],

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from concurrent.futures import Executor
 from datetime import datetime
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from litestar import Response, delete, get, post
@@ -14,10 +14,12 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from videoannotator.errors import FieldProblem, InvalidConfig, Refused
-from videoannotator.jobs import Job, JobStatus, new_id
-from videoannotator.server.auth import READ, WRITE
+from videoannotator.jobs import Idempotency, Job, JobStatus, new_id
+from videoannotator.logs import bind_contextvars
+from videoannotator.server.auth import READ, WRITE, Caller, limited
 from videoannotator.server.datasets import find_video
 from videoannotator.server.decoding import MAX_BODY_BYTES, ApiRequest, parse_json, read_struct
+from videoannotator.server.idempotency import key_of, once
 from videoannotator.server.receive import Upload, UploadLimits, receiving
 from videoannotator.server.schemas import JobAnswer, describe
 from videoannotator.store import JobQuery
@@ -32,6 +34,8 @@ _SUFFIXES = frozenset(
         *(".ts", ".webm", ".wmv", ".flac", ".m4a", ".mp3", ".ogg", ".wav"),
     )
 )
+
+AnyOrder = TypeVar("AnyOrder", bound="Order")
 
 Priority = Annotated[int, msgspec.Meta(ge=-100, le=100)]
 
@@ -79,20 +83,29 @@ class RetryRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     from_scratch: bool = False
 
 
-@post("/api/v1/jobs", status_code=201, request_max_body_size=None, opt=WRITE)
+@post("/api/v1/jobs", status_code=201, request_max_body_size=None, opt=limited(WRITE, "submissions"))
 async def submit(
-    request: ApiRequest, workspace: NamedDependency[Workspace], upload_threads: NamedDependency[Executor]
+    request: ApiRequest,
+    workspace: NamedDependency[Workspace],
+    caller: NamedDependency[Caller],
+    upload_threads: NamedDependency[Executor],
 ) -> Response[JobAnswer]:
-    """A video and what to do with it: a form with the file, or JSON that names a file of a dataset."""
+    """
+    A video and what to do with it: a form with the file, or JSON that names a file of a dataset. With neither preset
+    nor pipelines, the default preset of the caller, or the server's. With an `Idempotency-Key` the same request, sent
+    again within 24 hours, is answered 200 with the job of the first.
+    """
+    key_of(request)
     match request.content_type[0]:
         case "multipart/form-data":
-            job = await _submit_form(request, workspace, upload_threads)
+            made = await _submit_form(request, workspace, caller, upload_threads)
         case "application/json":
-            job = await _submit_json(request, workspace)
+            made = await _submit_json(request, workspace, caller)
         case _:
             hint = "Send multipart/form-data with a video, or application/json."
             raise Refused("A job cannot be read from this type of body.", hint=hint, code="UNSUPPORTED_MEDIA_TYPE")
-    return _created(job)
+    bind_contextvars(job_id=made.job.id)
+    return _created(made.job, status=200 if made.earlier else 201)
 
 
 @get("/api/v1/jobs", opt=READ)
@@ -169,23 +182,34 @@ def _epoch(name: str, moment: datetime | None) -> float | None:
     return moment.timestamp()
 
 
-def _created(job: Job) -> Response[JobAnswer]:
-    return Response(describe(job), status_code=201, headers={"location": f"/api/v1/jobs/{job.id}"})
+def _created(job: Job, *, status: int = 201) -> Response[JobAnswer]:
+    return Response(describe(job), status_code=status, headers={"location": f"/api/v1/jobs/{job.id}"})
 
 
-async def _submit_form(request: ApiRequest, workspace: Workspace, threads: Executor) -> Job:
+class _Made(msgspec.Struct, frozen=True):
+    """The job of a submission; `earlier` where the same request had made it already."""
+
+    job: Job
+    earlier: bool = False
+
+
+async def _submit_form(request: ApiRequest, workspace: Workspace, caller: Caller, threads: Executor) -> _Made:
     settings = workspace.settings
     limits = UploadLimits(
         max_bytes=settings.max_upload_bytes,
         min_free_bytes=settings.min_free_bytes,
         fields=frozenset(Order.__struct_fields__),
+        hashed=key_of(request) is not None,
     )
     async with receiving(request, workspace.artifacts.uploads, limits, threads) as upload:
         order = _order_of_form(upload.fields)
-        return await _queue_upload(upload, order, workspace)
+        repeatable = once(request, caller, order, upload.filename, upload.sha256 or "")
+        if repeatable is not None and (job := await workspace.store.earlier(repeatable)) is not None:
+            return _Made(job, earlier=True)
+        return await _queue_upload(upload, await _with_default_preset(order, workspace, caller), workspace, repeatable)
 
 
-async def _queue_upload(upload: Upload, order: Order, workspace: Workspace) -> Job:
+async def _queue_upload(upload: Upload, order: Order, workspace: Workspace, repeatable: Idempotency | None) -> _Made:
     """The file changes hands: from here on it is the job's, or gone."""
     job_id = new_id("job")
     place = workspace.artifacts.video_folder(job_id) / _stored_name(upload.filename)
@@ -205,26 +229,40 @@ async def _queue_upload(upload: Upload, order: Order, workspace: Workspace) -> J
             )
         finally:
             await syncing
+        if upload.sha256 is not None:
+            job = msgspec.structs.replace(job, video=msgspec.structs.replace(job.video, sha256=upload.sha256))
         queueing = True
-        (queued,) = await workspace.submit(job)
+        (queued,) = await workspace.submit(job, once=repeatable)
     except BaseException as exc:
         # Cancelled while the row was being written, nobody knows whether it is there; the next start will look.
         if not (queueing and isinstance(exc, asyncio.CancelledError)):
             await asyncio.shield(asyncio.to_thread(workspace.artifacts.remove, job_id))
         raise
-    return queued
+    if queued.id != job_id:  # its twin was faster
+        await asyncio.to_thread(workspace.artifacts.remove, job_id)
+    return _Made(queued, earlier=queued.id != job_id)
 
 
-async def _submit_json(request: ApiRequest, workspace: Workspace) -> Job:
+async def _submit_json(request: ApiRequest, workspace: Workspace, caller: Caller) -> _Made:
     order = read_struct(parse_json(await _small_body(request)), DatasetOrder)
     _check_tags(order.tags)
+    repeatable = once(request, caller, order)
+    if repeatable is not None and (earlier := await workspace.store.earlier(repeatable)) is not None:
+        return _Made(earlier, earlier=True)
     dataset = await workspace.store.dataset(order.dataset_id)
     path = await asyncio.to_thread(find_video, dataset, order.path, workspace.settings)
-    job = await workspace.admit(
-        path, path.name, order.selection, owns_video=False, tags=order.tags, priority=order.priority
-    )
-    (queued,) = await workspace.submit(job)
-    return queued
+    selection = (await _with_default_preset(order, workspace, caller)).selection
+    job = await workspace.admit(path, path.name, selection, owns_video=False, tags=order.tags, priority=order.priority)
+    (queued,) = await workspace.submit(job, once=repeatable)
+    return _Made(queued, earlier=queued.id != job.id)
+
+
+async def _with_default_preset(order: AnyOrder, workspace: Workspace, caller: Caller) -> AnyOrder:
+    """A caller who says nothing of what to run has perhaps said it before."""
+    if order.preset is not None or order.selected_pipelines:
+        return order
+    preferences = await workspace.store.preferences(caller.id)
+    return msgspec.structs.replace(order, preset=preferences.default_preset)
 
 
 async def _small_body(request: ApiRequest) -> bytes:

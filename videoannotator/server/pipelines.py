@@ -18,7 +18,7 @@ from videoannotator.pipelines.catalogue import (
     Parameter,
     Resources,
 )
-from videoannotator.server.auth import OPEN
+from videoannotator.server.auth import OPEN, limited
 
 Config = dict[str, dict[str, Any]]
 
@@ -96,7 +96,7 @@ async def get_pipeline(catalogue: NamedDependency[Catalogue], name: FromPath[str
     return _describe(catalogue.get(name))
 
 
-@post("/api/v1/pipelines/{name:str}/validate", status_code=200, opt=OPEN)
+@post("/api/v1/pipelines/{name:str}/validate", status_code=200, opt=limited(OPEN, "validations"))
 async def validate_one(
     catalogue: NamedDependency[Catalogue], name: FromPath[str], data: JSONBody[OneConfig]
 ) -> Verdict:
@@ -104,12 +104,12 @@ async def validate_one(
     return _judge(catalogue, (name,), {name: data.config})
 
 
-@post("/api/v1/pipelines/validate", status_code=200, opt=OPEN)
+@post("/api/v1/pipelines/validate", status_code=200, opt=limited(OPEN, "validations"))
 async def validate_several(catalogue: NamedDependency[Catalogue], data: JSONBody[SeveralConfigs]) -> Verdict:
     return _judge(catalogue, data.pipelines, data.config)
 
 
-@post("/api/v1/config/validate", status_code=200, opt=OPEN)
+@post("/api/v1/config/validate", status_code=200, opt=limited(OPEN, "validations"))
 async def validate_config(catalogue: NamedDependency[Catalogue], data: JSONBody[JobConfig]) -> Verdict:
     """Without `selected_pipelines` those that are configured count as selected."""
     selected = data.selected_pipelines

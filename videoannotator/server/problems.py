@@ -24,6 +24,7 @@ from videoannotator.errors import (
     NotFound,
     Refused,
     StorageTrouble,
+    TooManyRequests,
     VideoAnnotatorError,
 )
 from videoannotator.logs import get_logger
@@ -36,6 +37,7 @@ _BY_KIND: tuple[tuple[type[VideoAnnotatorError], int], ...] = (
     (Conflict, 409),
     (Refused, 422),
     (Forbidden, 403),
+    (TooManyRequests, 429),
     (StorageTrouble, 503),
 )
 
@@ -50,6 +52,8 @@ _BY_CODE = {
     "KEY_UNKNOWN": 401,
     "KEY_EXPIRED": 401,
     "KEY_REVOKED": 401,
+    "TICKET_INVALID": 401,
+    "TICKET_EXPIRED": 401,
     "METHOD_NOT_ALLOWED": 405,
     "UPLOAD_STALLED": 408,
     "BODY_TOO_LARGE": 413,
@@ -155,6 +159,8 @@ def _headers(exc: Exception, error: VideoAnnotatorError) -> dict[str, str]:
     if status == 401:
         name = "" if error.code == "KEY_MISSING" else f', error="invalid_token", error_description="{error.message}"'
         headers["www-authenticate"] = f'Bearer realm="videoannotator"{name}'
+    if isinstance(error, TooManyRequests):
+        headers["retry-after"] = str(error.retry_after_seconds)
     if status == 503:
         headers["retry-after"] = str(_RETRY_AFTER_SECONDS.get(error.code, 10))
     return headers

@@ -7,6 +7,7 @@ whatever else happens (client gone, disk full, form wrong, server stopping), it 
 
 import asyncio
 import errno
+import hashlib
 import os
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -49,6 +50,9 @@ class UploadLimits(msgspec.Struct, frozen=True, kw_only=True):
     fields: frozenset[str]
     """The form's fields beside the file."""
 
+    hashed: bool = False
+    """Whether to hash the video while it is written."""
+
 
 class Upload(msgspec.Struct, frozen=True, kw_only=True):
     path: Path
@@ -58,6 +62,8 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True):
     """As the client named it: not to be trusted."""
 
     fields: dict[str, list[str]]
+    sha256: str | None = None
+    """Of the file's bytes, where the limits ask for it."""
 
 
 @asynccontextmanager
@@ -78,7 +84,7 @@ async def receiving(
         form = _Form(part, limits)
         await form.read(request)
         await part.finish()
-        yield Upload(path=part.path, filename=form.filename or "", fields=form.fields)
+        yield Upload(path=part.path, filename=form.filename or "", fields=form.fields, sha256=part.sha256)
     finally:
         await part.remove()
 
@@ -178,6 +184,12 @@ class _Part:
         self._size = 0
         self._descriptor = -1
         self._writing: Future[None] | None = None
+        self._hash = hashlib.sha256() if limits.hashed else None
+
+    @property
+    def sha256(self) -> str | None:
+        """Of all that was written; ask after `finish`."""
+        return self._hash.hexdigest() if self._hash else None
 
     async def write(self, data: bytes | bytearray) -> None:
         self._size += len(data)
@@ -215,6 +227,8 @@ class _Part:
             disk = os.fstatvfs(self._descriptor)
             if disk.f_bavail * disk.f_frsize - len(block) < self._limits.min_free_bytes:
                 raise storage_full()
+            if self._hash:
+                self._hash.update(block)
             rest = memoryview(block)
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]

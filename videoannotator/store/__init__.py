@@ -17,10 +17,12 @@ from videoannotator.jobs import (
     Claim,
     Dataset,
     Event,
+    Idempotency,
     Interval,
     Job,
     JobStatus,
     NewJob,
+    Preferences,
     Preset,
     Progress,
     StageError,
@@ -55,10 +57,24 @@ class JobPage(msgspec.Struct, frozen=True):
 class Store(Protocol):
     # -- jobs, from the outside
 
-    async def add(self, *jobs: NewJob, batch_name: str | None = None) -> tuple[Job, ...]:
+    async def add(
+        self, *jobs: NewJob, batch_name: str | None = None, once: Idempotency | None = None
+    ) -> tuple[Job, ...]:
         """
         Queue jobs, all or none, and ring for the worker. With `batch_name` they are one batch, whose id their
-        `batch_id` then is.
+        `batch_id` then is. With `once`, a single job; the answer is the job of the same request's first sending,
+        another id than the given one's, where there was one.
+
+        Raises:
+            Conflict: IDEMPOTENCY_KEY_REUSED.
+        """
+
+    async def earlier(self, once: Idempotency) -> Job | None:
+        """
+        The job that this request made when it was sent before, in the last 24 hours.
+
+        Raises:
+            Conflict: IDEMPOTENCY_KEY_REUSED, for another body or for a job that was deleted since.
         """
 
     async def get(self, job_id: str) -> Job:
@@ -172,10 +188,22 @@ class Store(Protocol):
 
     async def token_by_hash(self, secret_hash: str) -> Token | None: ...
 
+    async def token(self, token_id: str) -> Token:
+        """Raises NotFound (TOKEN_NOT_FOUND)."""
+
     async def tokens(self) -> tuple[Token, ...]: ...
 
-    async def revoke_token(self, token_id: str) -> None:
-        """Raises NotFound (TOKEN_NOT_FOUND)."""
+    async def revoke_token(self, token_id: str, *, keep_an_admin: bool = False) -> None:
+        """
+        Raises:
+            NotFound: TOKEN_NOT_FOUND.
+            Conflict: LAST_ADMIN_TOKEN, with `keep_an_admin` and none left that could make another.
+        """
+
+    async def preferences(self, caller: str) -> Preferences:
+        """Empty ones where nothing was said yet."""
+
+    async def put_preferences(self, caller: str, preferences: Preferences) -> None: ...
 
     async def put_preset(self, preset: Preset) -> None: ...
 

@@ -12,6 +12,9 @@ from videoannotator.jobs import Batch, Dataset, JobStatus, Preset, Token
 from videoannotator.store.rows import as_json, maybe_moment, milliseconds, moment
 
 TOKENS = "SELECT id, name, scope, created_at, expires_at, revoked_at FROM tokens"
+_USABLE_ADMIN = """
+SELECT 1 FROM tokens
+WHERE scope = 'admin' AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?) LIMIT 1"""
 DATASETS = "SELECT id, name, base_path, created_at FROM datasets"
 PRESETS = "SELECT content FROM presets ORDER BY name"
 BATCHES = """
@@ -40,11 +43,19 @@ def add_token(connection: sqlite3.Connection, token: Token, secret_hash: str) ->
     )
 
 
-def revoke_token(connection: sqlite3.Connection, token_id: str, *, now: int) -> None:
+def revoke_token(connection: sqlite3.Connection, token_id: str, *, keep_an_admin: bool, now: int) -> None:
     """A token revoked before keeps the time at which it was."""
-    sql = "UPDATE tokens SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?"
-    if connection.execute(sql, (now, token_id)).rowcount == 0:
-        raise NotFound.of("token", token_id, "List tokens with GET /api/v1/tokens.")
+    sql = "UPDATE tokens SET revoked_at = coalesce(revoked_at, ?) WHERE id = ? RETURNING scope"
+    rows = connection.execute(sql, (now, token_id)).fetchall()
+    if not rows:
+        raise no_token(token_id)
+    if keep_an_admin and rows[0][0] == "admin" and not connection.execute(_USABLE_ADMIN, (now,)).fetchall():
+        hint = "Make another key with the scope admin first: POST /api/v1/tokens."
+        raise Conflict("Nobody could make keys any more.", hint=hint, code="LAST_ADMIN_TOKEN")
+
+
+def no_token(token_id: str) -> NotFound:
+    return NotFound.of("token", token_id, "List tokens with GET /api/v1/tokens.")
 
 
 def token_from(row: Sequence[Any]) -> Token:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from videoannotator.errors import Conflict, NotFound
-from videoannotator.jobs import Claim, Job, JobStatus, NewJob, Stage, StageError, StageStatus, new_id
-from videoannotator.store import journal, stages
+from videoannotator.jobs import Claim, Idempotency, Job, JobStatus, NewJob, Stage, StageError, StageStatus, new_id
+from videoannotator.store import callers, journal, stages
 from videoannotator.store.claims import change_held, held
 from videoannotator.store.rows import as_json, read_job
 
@@ -19,7 +19,16 @@ _SLICE = 2000
 # -- into the queue, and out of it
 
 
-def add(connection: sqlite3.Connection, jobs: Sequence[NewJob], batch_name: str | None, *, now: int) -> tuple[Job, ...]:
+def add(
+    connection: sqlite3.Connection,
+    jobs: Sequence[NewJob],
+    batch_name: str | None,
+    once: Idempotency | None,
+    *,
+    now: int,
+) -> tuple[Job, ...]:
+    if once is not None and (earlier := callers.spend(connection, once, jobs[0].id, now=now)) is not None:
+        return (read_job(connection, earlier),)
     batch_id = None if batch_name is None else _add_batch(connection, batch_name, now)
     return tuple(_add(connection, job, batch_id or job.batch_id, now) for job in jobs)
 

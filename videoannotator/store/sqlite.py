@@ -17,17 +17,19 @@ from videoannotator.jobs import (
     Claim,
     Dataset,
     Event,
+    Idempotency,
     Interval,
     Job,
     JobStatus,
     NewJob,
+    Preferences,
     Preset,
     Progress,
     StageError,
     StageResult,
     Token,
 )
-from videoannotator.store import JobPage, JobQuery, Store, claims, events, nouns, queue, stages
+from videoannotator.store import JobPage, JobQuery, Store, callers, claims, events, nouns, queue, stages
 from videoannotator.store.bell import Bell
 from videoannotator.store.database import Database
 from videoannotator.store.events import Tail
@@ -65,10 +67,17 @@ class SqliteStore(Store):
 
     # -- jobs, from the outside
 
-    async def add(self, *jobs: NewJob, batch_name: str | None = None) -> tuple[Job, ...]:
-        added = await self._database.write(queue.add, jobs, batch_name, now=self._now())
+    async def add(
+        self, *jobs: NewJob, batch_name: str | None = None, once: Idempotency | None = None
+    ) -> tuple[Job, ...]:
+        added = await self._database.write(queue.add, jobs, batch_name, once, now=self._now())
         self._bell.ring()
         return added
+
+    async def earlier(self, once: Idempotency) -> Job | None:
+        rows = await self._database.read(callers.EARLIER, callers.earlier_values(once, self._now()))
+        job_id = callers.job_of(rows, once)
+        return None if job_id is None else await self.get(job_id)
 
     async def get(self, job_id: str) -> Job:
         return only_job(job_id, await self._database.read(f"{JOB} WHERE id = ?", (job_id,)))
@@ -173,8 +182,20 @@ class SqliteStore(Store):
         rows = await self._database.read(f"{nouns.TOKENS} ORDER BY created_at, id")
         return tuple(nouns.token_from(row) for row in rows)
 
-    async def revoke_token(self, token_id: str) -> None:
-        await self._database.write(nouns.revoke_token, token_id, now=self._now())
+    async def token(self, token_id: str) -> Token:
+        rows = await self._database.read(f"{nouns.TOKENS} WHERE id = ?", (token_id,))
+        if not rows:
+            raise nouns.no_token(token_id)
+        return nouns.token_from(rows[0])
+
+    async def revoke_token(self, token_id: str, *, keep_an_admin: bool = False) -> None:
+        await self._database.write(nouns.revoke_token, token_id, keep_an_admin=keep_an_admin, now=self._now())
+
+    async def preferences(self, caller: str) -> Preferences:
+        return callers.preferences_from(await self._database.read(callers.PREFERENCES, (caller,)))
+
+    async def put_preferences(self, caller: str, preferences: Preferences) -> None:
+        await self._database.write(callers.put_preferences, caller, preferences)
 
     async def put_preset(self, preset: Preset) -> None:
         await self._database.write(nouns.put_preset, preset)
