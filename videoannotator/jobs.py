@@ -198,6 +198,17 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     annotations: int | None = None
     error: StageError | None = None
     provenance: Provenance | None = None
+    usage: "Usage | None" = None
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """What the processes of a stage take, sampled a few times a second."""
+
+    peak_memory_bytes: int
+    """Resident, of all its processes together; pages that several share count for each."""
+
+    cpu_seconds: float
+    """Of the first process and its descendants; what one of those used that was ended by force is left out."""
 
 
 class NewStage(msgspec.Struct, frozen=True):
@@ -298,6 +309,7 @@ class StageResult(msgspec.Struct, frozen=True, kw_only=True):
     intervals: tuple[Interval, ...]
     provenance: Provenance
     seconds: float
+    usage: Usage | None = None
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -317,6 +329,7 @@ class Progress(msgspec.Struct, frozen=True):
     total_seconds: float
     rate: float | None = None
     eta_seconds: float | None = None
+    usage: Usage | None = None
 
     @property
     def share(self) -> float:
@@ -381,3 +394,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     created_at: datetime
     counts: dict[JobStatus, int]
+    plan: dict[str, Any] | None = None
+    """What to do with each of its videos, as it was asked; None where its jobs were submitted ready-made."""
+
+    paused_at: datetime | None = None
+    """Nothing of a paused batch is claimed."""

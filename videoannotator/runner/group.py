@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any, Generic, Protocol, TypeVar
 
+import msgspec
+
 from videoannotator.errors import StageDied
 from videoannotator.logs import get_logger
 from videoannotator.runner import leftovers
@@ -28,6 +30,14 @@ SWEEP_SECONDS = 5.0
 _PAUSE_SECONDS = 0.003
 
 log = get_logger(__name__)
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """By a process and its living descendants at one moment."""
+
+    resident_bytes: int
+    cpu_seconds: float
+    """Since the first process began."""
 
 
 class Keeper(Protocol):
@@ -116,9 +126,13 @@ class Group(Generic[M]):
 
     async def resident_bytes(self) -> int:
         """Memory of the process and its descendants, all of which it also remembers, to end them one day."""
-        members = await self._keeper.in_thread(leftovers.family, self.pid)
+        return (await self.takes()).resident_bytes
+
+    async def takes(self) -> "Taken":
+        """What the process and its descendants take now; also where it has just ended by itself."""
+        members, taken = await self._keeper.in_thread(_look, self.pid)
         self._family |= frozenset(members)
-        return await self._keeper.in_thread(leftovers.resident_bytes, members)
+        return taken
 
     async def end(self, grace_seconds: float) -> None:
         """
@@ -172,6 +186,11 @@ class Group(Generic[M]):
                 log.error("a process group survives SIGKILL", group=self.pid)
                 return
             await asyncio.sleep(_PAUSE_SECONDS)
+
+
+def _look(pid: int) -> tuple[tuple[leftovers.Seen, ...], Taken]:
+    members = leftovers.family(pid)
+    return members, Taken(leftovers.resident_bytes(members), leftovers.cpu_seconds(pid, members))
 
 
 async def to_its_end(task: asyncio.Task[T]) -> T:

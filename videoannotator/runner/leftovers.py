@@ -57,6 +57,16 @@ def resident_bytes(members: Iterable[Seen]) -> int:
     return sum(_resident_pages(member.pid) for member in members) * os.sysconf("SC_PAGE_SIZE")
 
 
+def cpu_seconds(pid: int, descendants: Iterable[Seen]) -> float:
+    """
+    Processor time of a process, of the children it has waited for, and of its living descendants.
+
+    It is still told of a process that has ended, until somebody reaps it.
+    """
+    living = (member.pid for member in descendants if member.pid != pid)
+    return sum(_ticks(number) for number in (pid, *living)) / os.sysconf("SC_CLK_TCK")
+
+
 def sweep(mark: bytes, known: Iterable[Seen] = (), *, within_seconds: float) -> tuple[int, ...]:
     """
     Kill everything with the mark and every known process, until none is left.
@@ -137,6 +147,12 @@ def _resident_pages(pid: int) -> int:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     except (OSError, IndexError):
         return 0
+
+
+def _ticks(pid: int) -> int:
+    """utime, stime, cutime and cstime of /proc/PID/stat; proc_pid_stat(5)."""
+    fields = _stat(pid)
+    return 0 if fields is None else sum(map(int, fields[11:15]))
 
 
 def _kill_seen(member: Seen) -> None:

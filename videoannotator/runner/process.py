@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 import msgspec
 
 from videoannotator.errors import StageBroke, StageDied, StageFailed, StageTooLarge, StageTooSlow
+from videoannotator.jobs import Usage
 from videoannotator.logs import get_logger
 from videoannotator.runner import leftovers
 from videoannotator.runner.ear import within
@@ -105,11 +106,13 @@ class Runner:
         limits: Limits,
         on_progress: Callable[[Progress], None],
         on_log: Callable[[Log], None],
+        on_usage: Callable[[Usage], None] = lambda _: None,
     ) -> Done:
         """
         Run one stage to its end. However it ends, also by cancellation, no process of it is left then.
 
-        `on_progress` is called at most some twenty times a second, `on_log` at most `MOST_LOG_LINES` times in all.
+        `on_progress` is called at most some twenty times a second, `on_log` at most `MOST_LOG_LINES` times in all,
+        `on_usage` at each look and once more at the end.
 
         Raises:
             StageFailed: the pipeline said so.
@@ -133,6 +136,7 @@ class Runner:
                         log_file=file,
                         on_progress=on_progress,
                         on_log=on_log,
+                        on_usage=on_usage,
                         runner=self,
                     )
                     ending = await conversation.until_the_end(said)
@@ -197,6 +201,7 @@ class _Conversation:
         log_file: LogFile,
         on_progress: Callable[[Progress], None],
         on_log: Callable[[Log], None],
+        on_usage: Callable[[Usage], None],
         runner: Runner,
     ) -> None:
         self._group = group
@@ -205,6 +210,8 @@ class _Conversation:
         self._log_file = log_file
         self._on_progress = on_progress
         self._on_log = on_log
+        self._on_usage = on_usage
+        self._usage = Usage(0, 0.0)
         self._runner = runner
         self._latest: Progress | None = None
         self._told_at = -math.inf
@@ -250,6 +257,7 @@ class _Conversation:
     async def _see_off(self, ending: Ending | None) -> Ending | None:
         """It has said all it will. What it may still do is leave."""
         left = await self._group.leaves(_LEAVE_SECONDS)
+        await self._measure()
         if ending is None and not left:
             raise StageBroke(f"{self._who} closed its side of the conversation without a result.")
         await self._group.end(0)
@@ -257,6 +265,7 @@ class _Conversation:
 
     async def _last_words(self, listening: "asyncio.Task[Ending | None]") -> Ending | None:
         """It has left. Something may still stand in the pipe, and something it started may hold the pipe open."""
+        await self._measure()
         await self._group.end(0)
         self._group.ear.unhurried = False
         return listening.result() if await within(_DRAIN_SECONDS, listening) else None
@@ -306,13 +315,22 @@ class _Conversation:
             raise StageTooSlow(f"{self._who} was ended: no progress for {limits.stall_seconds:g} s.", hint=hint)
 
     async def _check_memory(self) -> None:
-        used, most = await self._group.resident_bytes(), self._limits.memory_bytes
+        used, most = await self._measure(), self._limits.memory_bytes
         if 0 < most < used:
             hint = "The setting stage_memory_bytes is the limit."
             raise StageTooLarge(
                 f"{self._who} was ended: it used {used / 2**20:.0f} MiB of memory and may use {most / 2**20:.0f} MiB.",
                 hint=hint,
             )
+
+    async def _measure(self) -> int:
+        """Memory in use now, in bytes; whoever listens hears of the peak so far and of the processor time."""
+        taken, before = await self._group.takes(), self._usage
+        peak, cpu = max(before.peak_memory_bytes, taken.resident_bytes), max(before.cpu_seconds, taken.cpu_seconds)
+        self._usage = Usage(peak, cpu)
+        if self._usage != Usage(0, 0.0):  # where there is no /proc nothing is known
+            self._on_usage(self._usage)
+        return taken.resident_bytes
 
 
 def _settle(ending: Ending | None, who: str, exit_status: int) -> Done:

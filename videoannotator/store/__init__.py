@@ -28,6 +28,7 @@ from videoannotator.jobs import (
     StageError,
     StageResult,
     Token,
+    Usage,
 )
 
 
@@ -134,7 +135,9 @@ class Store(Protocol):
     async def finish_stage(self, claim: Claim, pipeline: str, result: StageResult) -> None:
         """The stage is completed and its artifacts and intervals are known, in one transaction. Raises LeaseLost."""
 
-    async def fail_stage(self, claim: Claim, pipeline: str, error: StageError, *, seconds: float) -> None:
+    async def fail_stage(
+        self, claim: Claim, pipeline: str, error: StageError, *, seconds: float, usage: Usage | None = None
+    ) -> None:
         """Raises LeaseLost."""
 
     async def finish(self, claim: Claim) -> Job:

@@ -61,6 +61,8 @@ def _of_stage(stage: Stage) -> dict[str, Any]:
         "progress": round(stage.progress, 4),
         "rate": stage.rate,
         "eta_seconds": stage.eta_seconds,
+        "peak_memory_bytes": stage.usage.peak_memory_bytes if stage.usage else None,
+        "cpu_seconds": stage.usage.cpu_seconds if stage.usage else None,
     }
     return _present(data)
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from videoannotator.errors import NotFound
-from videoannotator.jobs import Job, JobStatus, Provenance, Stage, StageError, StageStatus, Video
+from videoannotator.jobs import Job, JobStatus, Provenance, Stage, StageError, StageStatus, Usage, Video
 
 _JOBS = """
 SELECT seq, id, status, video, video_path, owns_video, config, tags, priority, attempts, created_at, started_at,
@@ -18,7 +18,8 @@ SELECT seq, id, status, video, video_path, owns_video, config, tags, priority, a
         'pipeline', pipeline, 'position', position, 'config', json(config), 'status', status, 'progress', progress,
         'rate', rate, 'eta_seconds', eta_seconds, 'attempts', attempts, 'started_at', started_at,
         'finished_at', finished_at, 'seconds', seconds, 'annotations', annotations, 'error_code', error_code,
-        'error_message', error_message, 'provenance', json(provenance)
+        'error_message', error_message, 'provenance', json(provenance),
+        'peak_memory_bytes', peak_memory_bytes, 'cpu_seconds', cpu_seconds
     )) FROM stages WHERE job = jobs.seq),
     {position}
 FROM jobs"""
@@ -85,6 +86,8 @@ class _StageRow(msgspec.Struct, frozen=True):
     error_code: str | None
     error_message: str | None
     provenance: Provenance | None
+    peak_memory_bytes: int | None
+    cpu_seconds: float | None
 
 
 _stages = msgspec.json.Decoder(list[_StageRow])
@@ -163,7 +166,14 @@ def _stage_from(row: _StageRow) -> Stage:
         annotations=row.annotations,
         error=_error(row.error_code, row.error_message),
         provenance=row.provenance,
+        usage=_usage(row),
     )
+
+
+def _usage(row: _StageRow) -> Usage | None:
+    if row.peak_memory_bytes is None or row.cpu_seconds is None:
+        return None
+    return Usage(row.peak_memory_bytes, row.cpu_seconds)
 
 
 def _error(code: str | None, message: str | None) -> StageError | None:

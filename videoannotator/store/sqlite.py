@@ -28,6 +28,7 @@ from videoannotator.jobs import (
     StageError,
     StageResult,
     Token,
+    Usage,
 )
 from videoannotator.store import JobPage, JobQuery, Store, callers, claims, events, nouns, queue, stages
 from videoannotator.store.bell import Bell
@@ -130,8 +131,10 @@ class SqliteStore(Store):
     async def finish_stage(self, claim: Claim, pipeline: str, result: StageResult) -> None:
         await self._fenced(stages.finish, claim, pipeline, result, now=self._now())
 
-    async def fail_stage(self, claim: Claim, pipeline: str, error: StageError, *, seconds: float) -> None:
-        await self._fenced(stages.fail, claim, pipeline, error, seconds=seconds, now=self._now())
+    async def fail_stage(
+        self, claim: Claim, pipeline: str, error: StageError, *, seconds: float, usage: Usage | None = None
+    ) -> None:
+        await self._fenced(stages.fail, claim, pipeline, error, seconds=seconds, usage=usage, now=self._now())
 
     async def finish(self, claim: Claim) -> Job:
         return await self._fenced(queue.finish, claim, now=self._now())

@@ -5,16 +5,31 @@ from collections.abc import Sequence
 from typing import Any
 
 from videoannotator.errors import Conflict, NotFound
-from videoannotator.jobs import Artifact, Claim, Interval, Job, NewStage, Progress, Stage, StageError, StageResult
+from videoannotator.jobs import (
+    Artifact,
+    Claim,
+    Interval,
+    Job,
+    NewStage,
+    Progress,
+    Stage,
+    StageError,
+    StageResult,
+    Usage,
+)
 from videoannotator.store import journal
 from videoannotator.store.claims import STAGE_HELD, held, of
 from videoannotator.store.rows import as_json, read_job
 
 
+_USAGE = """peak_memory_bytes = coalesce(:peak_memory_bytes, peak_memory_bytes),
+    cpu_seconds = coalesce(:cpu_seconds, cpu_seconds)"""
+
+
 def start(connection: sqlite3.Connection, claim: Claim, pipeline: str, *, now: int) -> int:
     """Which attempt it is. Attempts only grow, so that no two ever write into the same folder."""
     change = """status = 'running', attempts = attempts + 1, started_at = :now, progress = 0, rate = NULL,
-        eta_seconds = NULL"""
+        eta_seconds = NULL, peak_memory_bytes = NULL, cpu_seconds = NULL"""
     stage = _change(connection, claim, pipeline, change, "AND status IN ('pending', 'running')", now=now)
     if stage is None:
         raise _already_ended(connection, claim, pipeline)
@@ -23,20 +38,21 @@ def start(connection: sqlite3.Connection, claim: Claim, pipeline: str, *, now: i
 
 def note_progress(connection: sqlite3.Connection, claim: Claim, pipeline: str, progress: Progress, *, now: int) -> None:
     """Of a stage that has ended already, it is no news: nothing happens."""
-    change = "progress = :share, rate = :rate, eta_seconds = :eta_seconds"
+    change = f"progress = :share, rate = :rate, eta_seconds = :eta_seconds, {_USAGE}"
     values = {"share": progress.share, "rate": progress.rate, "eta_seconds": progress.eta_seconds}
+    values |= _used(progress.usage)
     if _change(connection, claim, pipeline, change, "AND status = 'running'", now=now, **values) is None:
         held(connection, claim)
 
 
 def finish(connection: sqlite3.Connection, claim: Claim, pipeline: str, result: StageResult, *, now: int) -> None:
-    change = """status = 'completed', progress = 1, rate = NULL, eta_seconds = NULL, finished_at = :now,
-        seconds = :seconds, annotations = :annotations, provenance = :provenance"""
+    change = f"""status = 'completed', progress = 1, rate = NULL, eta_seconds = NULL, finished_at = :now,
+        seconds = :seconds, annotations = :annotations, provenance = :provenance, {_USAGE}"""
     values = {
         "seconds": result.seconds,
         "annotations": result.annotations,
         "provenance": as_json(result.provenance),
-    }
+    } | _used(result.usage)
     if _change(connection, claim, pipeline, change, "AND status = 'running'", now=now, **values) is None:
         raise _already_ended(connection, claim, pipeline)
     _add_artifacts(connection, claim.job.id, pipeline, result.artifacts)
@@ -44,11 +60,18 @@ def finish(connection: sqlite3.Connection, claim: Claim, pipeline: str, result: 
 
 
 def fail(
-    connection: sqlite3.Connection, claim: Claim, pipeline: str, error: StageError, *, seconds: float, now: int
+    connection: sqlite3.Connection,
+    claim: Claim,
+    pipeline: str,
+    error: StageError,
+    *,
+    seconds: float,
+    now: int,
+    usage: Usage | None = None,
 ) -> None:
-    change = """status = 'failed', rate = NULL, eta_seconds = NULL, finished_at = :now, seconds = :seconds,
-        error_code = :code, error_message = :message"""
-    values = {"seconds": seconds, "code": error.code, "message": error.message}
+    change = f"""status = 'failed', rate = NULL, eta_seconds = NULL, finished_at = :now, seconds = :seconds,
+        error_code = :code, error_message = :message, {_USAGE}"""
+    values = {"seconds": seconds, "code": error.code, "message": error.message} | _used(usage)
     if _change(connection, claim, pipeline, change, "AND status IN ('pending', 'running')", now=now, **values) is None:
         raise _already_ended(connection, claim, pipeline)
 
@@ -83,7 +106,8 @@ def carry_over(connection: sqlite3.Connection, finished: str, job_id: str, pipel
 
 _CARRY_STAGE = """
 UPDATE stages SET status = 'completed', progress = 1, started_at = old.started_at, finished_at = old.finished_at,
-    seconds = old.seconds, annotations = old.annotations, provenance = old.provenance
+    seconds = old.seconds, annotations = old.annotations, provenance = old.provenance,
+    peak_memory_bytes = old.peak_memory_bytes, cpu_seconds = old.cpu_seconds
 FROM (SELECT * FROM stages WHERE job = (SELECT seq FROM jobs WHERE id = :old) AND pipeline = :pipeline) AS old
 WHERE stages.job = (SELECT seq FROM jobs WHERE id = :new AND status = 'pending')
     AND stages.pipeline = :pipeline AND stages.status = 'pending' AND old.status = 'completed'"""
@@ -109,6 +133,12 @@ def _carry_over(connection: sqlite3.Connection, values: dict[str, str]) -> None:
         )
     connection.execute(_CARRY_ARTIFACTS, values)
     connection.execute(_CARRY_INTERVALS, values)
+
+
+def _used(usage: Usage | None) -> dict[str, Any]:
+    """Where nothing is known, what a report said before stays."""
+    peak, cpu = (None, None) if usage is None else (usage.peak_memory_bytes, usage.cpu_seconds)
+    return {"peak_memory_bytes": peak, "cpu_seconds": cpu}
 
 
 def _change(
