@@ -14,6 +14,7 @@ from tests.clips import Clips
 from tests.stages import Bench, descriptors, is_alive
 from videoannotator.errors import StageDied, UnreadableVideo
 from videoannotator.runner.prober import Prober
+from videoannotator.runner.probers import Probers
 from videoannotator.runner.process import Runner
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -199,3 +200,30 @@ async def _until(happened: Callable[[], bool], limit_seconds: float = 10.0) -> N
     async with asyncio.timeout(limit_seconds):
         while not happened():
             await asyncio.sleep(0.01)
+
+
+async def test_a_file_that_hangs_delays_nobody_else(bench: Bench, file: Callable[[str], Path]) -> None:
+    """A batch of hundreds has such a file, and ten seconds for it are nobody else's loss."""
+    async with Probers.open(bench.runner, most=3, code=_CODE, limit_seconds=20.0) as probers:
+        hanging = [asyncio.create_task(probers.probe(file("hang"), "bad.mp4")) for _ in range(2)]
+        began = time.monotonic()
+
+        videos = [await probers.probe(file("good"), f"{number}.mp4") for number in range(20)]
+
+        seconds = time.monotonic() - began
+        for task in hanging:
+            task.cancel()
+        await asyncio.wait(hanging)
+
+    assert 20 == len(videos)
+    assert seconds < 15
+    assert 1 == len({video.duration_seconds for video in videos}), "one warm process does for one caller"
+    assert [] == bench.left()
+
+
+async def test_those_who_come_at_once_are_served_side_by_side(bench: Bench, file: Callable[[str], Path]) -> None:
+    """As many processes as there is work, and not more than allowed."""
+    async with Probers.open(bench.runner, most=3, code=_CODE, limit_seconds=20.0) as probers:
+        videos = await asyncio.gather(*(probers.probe(file("good"), "good.mp4") for _ in range(30)))
+
+    assert 3 == len({video.duration_seconds for video in videos})

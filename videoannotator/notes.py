@@ -4,7 +4,7 @@ import asyncio
 import time
 
 from videoannotator.errors import LeaseLost, StorageTrouble
-from videoannotator.jobs import Claim, Progress
+from videoannotator.jobs import Claim, Progress, Usage
 from videoannotator.logs import get_logger
 from videoannotator.runner.messages import Log
 from videoannotator.runner.messages import Progress as Report
@@ -29,6 +29,8 @@ class Notes:
         self._lines: list[Log] = []
         self._news = asyncio.Event()
         self._closing = False
+        self.used: Usage | None = None
+        """What the stage's processes have taken so far; None where the system does not say."""
 
     async def __aenter__(self) -> "Notes":
         self._writing = asyncio.create_task(self._write(), name=f"notes of {self._pipeline}")
@@ -46,8 +48,11 @@ class Notes:
         began, first = self._began
         rate = (report.done_seconds - first) / (now - began) if now > began else 0.0
         eta = max(0.0, report.total_seconds - report.done_seconds) / rate if rate > 0 else None
-        self._latest = Progress(report.done_seconds, report.total_seconds, rate or None, eta)
+        self._latest = Progress(report.done_seconds, report.total_seconds, rate or None, eta, self.used)
         self._news.set()
+
+    def usage(self, usage: Usage) -> None:
+        self.used = usage
 
     def log(self, line: Log) -> None:
         self._lines.append(line)

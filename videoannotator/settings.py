@@ -81,6 +81,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     wrong_keys_per_minute: int = 300
     """Wrong keys that one address may send in a minute before it gets 429 for them; right ones go on. 0: no limit."""
+    pause_free_bytes: int = 256 * 1024**2
+    """Free space below which the queue pauses, and goes on by itself when there is more; 0 means never."""
+
+    drain_seconds: float = 0.0
+    """Seconds that running stages get to end by themselves when the server is told to stop; then they are put back."""
 
     cancel_grace_seconds: float = 1.0
     """Seconds a stage gets between SIGTERM and SIGKILL."""

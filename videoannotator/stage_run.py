@@ -13,6 +13,7 @@ import msgspec
 
 from videoannotator.artifacts import Artifacts
 from videoannotator.errors import StageEnded, StorageTrouble, VideoAnnotatorError
+from videoannotator.gate import Gate
 from videoannotator.insistence import Insistence
 from videoannotator.jobs import Artifact, Claim, Stage, StageError, StageResult
 from videoannotator.logs import get_logger
@@ -37,6 +38,7 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     settings: Settings
     scheduler: Scheduler
     insist: Insistence
+    gate: Gate
 
 
 class StageRun:
@@ -51,11 +53,12 @@ class StageRun:
         self._where = (claim.job.id, stage.pipeline, claim.token)
         """Job, pipeline, token: the attempt, as `Artifacts` names it."""
 
+        self._notes: Notes | None = None
         self._log = log.bind(job_id=claim.job.id, stage=stage.pipeline)
 
     async def work(self) -> None:
         """Raises LeaseLost; whatever ends the stage is recorded with it."""
-        async with self._tools.scheduler.room():
+        async with self._tools.scheduler.room(), self._tools.gate.work():
             await self._store.start_stage(self._claim, self._stage.pipeline)
             folder = await asyncio.to_thread(self._artifacts.begin, *self._where)
             started = time.monotonic()
@@ -73,7 +76,8 @@ class StageRun:
 
     async def _run_process(self, folder: Path) -> Done:
         job, tools = self._claim.job, self._tools
-        async with Notes(self._store, self._claim, self._stage.pipeline) as notes:
+        async with Notes(self._store, self._claim, self._stage.pipeline) as self._notes:
+            notes = self._notes
             return await tools.runner.run(
                 self._start(folder),
                 interpreter=Path(sys.executable),
@@ -81,6 +85,7 @@ class StageRun:
                 limits=_limits(tools.settings),
                 on_progress=notes.progress,
                 on_log=notes.log,
+                on_usage=notes.usage,
             )
 
     def _start(self, folder: Path) -> Start:
@@ -107,6 +112,7 @@ class StageRun:
             intervals=done.intervals,
             provenance=done.provenance,
             seconds=round(seconds, 3),
+            usage=self._notes.used if self._notes else None,
         )
         await self._tools.insist(lambda: self._store.finish_stage(self._claim, self._stage.pipeline, result))
         await asyncio.to_thread(self._artifacts.publish, *self._where, sealed)
@@ -114,8 +120,9 @@ class StageRun:
     async def _fail(self, ended: VideoAnnotatorError, seconds: float) -> None:
         self._log.warning("stage failed", code=ended.code, reason=str(ended))
         error, pipeline = StageError(ended.code, str(ended)), self._stage.pipeline
+        used = self._notes.used if self._notes else None
         await self._tools.insist(
-            lambda: self._store.fail_stage(self._claim, pipeline, error, seconds=round(seconds, 3))
+            lambda: self._store.fail_stage(self._claim, pipeline, error, seconds=round(seconds, 3), usage=used)
         )
 
 

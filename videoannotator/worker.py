@@ -9,15 +9,19 @@ import asyncio
 
 from videoannotator.artifacts import Artifacts
 from videoannotator.errors import StorageTrouble
+from videoannotator.gate import Gate
 from videoannotator.insistence import Insistence
 from videoannotator.job_run import LOOK_AGAIN_SECONDS, JobRun, end
 from videoannotator.jobs import Job
+from videoannotator.logs import get_logger
 from videoannotator.pipelines.catalogue import Catalogue
 from videoannotator.runner.process import Runner
 from videoannotator.scheduler import Scheduler
 from videoannotator.settings import Settings
 from videoannotator.stage_run import Tools
 from videoannotator.store import Store
+
+log = get_logger(__name__)
 
 
 class Worker:
@@ -32,6 +36,7 @@ class Worker:
             settings=settings,
             scheduler=Scheduler(settings.stage_slots),
             insist=Insistence(),
+            gate=Gate(settings.pause_free_bytes),
         )
         self._store = store
         self._settings = settings
@@ -42,6 +47,11 @@ class Worker:
     @property
     def active_jobs(self) -> int:
         return len(self._jobs)
+
+    @property
+    def gate(self) -> Gate:
+        """Whether it begins anything new at the moment."""
+        return self._tools.gate
 
     @property
     def trouble(self) -> StorageTrouble | None:
@@ -66,8 +76,14 @@ class Worker:
         finally:
             await end(self._jobs)
 
+    async def drain(self, limit_seconds: float) -> None:
+        """Begin nothing more, for good, and wait until the running stages have ended, but not longer than this."""
+        self.gate.close()
+        if not await self.gate.idle(limit_seconds) and limit_seconds > 0:
+            log.warning("stages still run and are put back", waited_seconds=limit_seconds)
+
     async def _claim_while_there_is_room(self) -> None:
-        while len(self._jobs) < self._settings.max_concurrent_jobs:
+        while self.gate.is_open and len(self._jobs) < self._settings.max_concurrent_jobs:
             claim = await self._store.claim("worker")
             if claim is None:
                 return

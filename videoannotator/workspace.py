@@ -19,7 +19,8 @@ from videoannotator.jobs import Idempotency, Job, NewJob, NewStage, Preset, Stag
 from videoannotator.logs import get_logger
 from videoannotator.pipelines.catalogue import Catalogue
 from videoannotator.presets import DEFAULT_PRESET, builtin_presets
-from videoannotator.runner.prober import Prober
+from videoannotator.resources import Resources
+from videoannotator.runner.probers import Probers
 from videoannotator.runner.process import Runner
 from videoannotator.settings import Settings
 from videoannotator.store import Store
@@ -39,7 +40,9 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Workspace:
-    def __init__(self, *, settings: Settings, store: Store, runner: Runner, prober: Prober) -> None:
+    def __init__(
+        self, *, settings: Settings, store: Store, runner: Runner, prober: Probers, resources: Resources
+    ) -> None:
         self.settings = settings
         self.store = store
         self.runner = runner
@@ -50,6 +53,7 @@ class Workspace:
         self.worker = Worker(
             store=store, artifacts=self.artifacts, runner=runner, catalogue=self.catalogue, settings=settings
         )
+        self.resources = resources
         self.failed = asyncio.Event()
         """Set when the worker has ended by itself, which it never should: stop, and say `failure`."""
         self.failure: BaseException | None = None
@@ -74,8 +78,10 @@ class Workspace:
             opened = SqliteStore.open(folder, lease_seconds=settings.lease_seconds)
             store = await stack.enter_async_context(opened)
             runner = await stack.enter_async_context(Runner.open(_storage_id(folder)))
-            prober = await stack.enter_async_context(Prober.open(runner))
-            workspace = cls(settings=settings, store=store, runner=runner, prober=prober)
+            prober = await stack.enter_async_context(Probers.open(runner))
+            resources = await stack.enter_async_context(Resources.open(folder))
+            workspace = cls(settings=settings, store=store, runner=runner, prober=prober, resources=resources)
+            resources.tell(lambda sample: workspace.worker.gate.note_free(sample.disk_free_bytes))
             await asyncio.to_thread(workspace.artifacts.prepare)
             left = await asyncio.to_thread(workspace.artifacts.job_ids)
             await workspace.worker.recover()

@@ -1,7 +1,6 @@
 """From the first line to the last of a server's life."""
 
 import asyncio
-import signal
 import sys
 from contextlib import suppress
 
@@ -10,6 +9,7 @@ from videoannotator.logs import ascii_only, configure, get_logger
 from videoannotator.server.app import building
 from videoannotator.server.auth import Keys
 from videoannotator.server.listen import Listener, bind, url_of
+from videoannotator.server.stopping import Stopping
 from videoannotator.settings import Settings
 from videoannotator.workspace import Workspace
 
@@ -26,7 +26,7 @@ def run(settings: Settings) -> int:
 
 
 async def _serve(settings: Settings) -> int:
-    with bind(settings) as sock:
+    with Stopping() as stopping, bind(settings) as sock:
         async with Workspace.open(settings) as workspace:
             keys = Keys(workspace.store, settings)
             closing = asyncio.Event()
@@ -35,8 +35,9 @@ async def _serve(settings: Settings) -> int:
                 serving = asyncio.create_task(listener.run_on(sock), name="http")
                 await _until_ready(listener, serving)
                 _announce(url_of(sock), await keys.first(), settings)
-                await _until_asked_or_broken(workspace, serving)
+                await _until_asked_or_broken(workspace, serving, stopping.asked)
                 closing.set()
+                await workspace.worker.drain(settings.drain_seconds)
                 listener.should_exit = True
                 await serving
         return _ending(workspace)
@@ -50,11 +51,7 @@ async def _until_ready(listener: Listener, serving: asyncio.Task[None]) -> None:
         serving.result()
 
 
-async def _until_asked_or_broken(workspace: Workspace, serving: asyncio.Task[None]) -> None:
-    asked = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked.set)
+async def _until_asked_or_broken(workspace: Workspace, serving: asyncio.Task[None], asked: asyncio.Event) -> None:
     waiting = {
         asyncio.create_task(asked.wait(), name="signals"),
         asyncio.create_task(workspace.failed.wait(), name="worker ended"),

@@ -44,7 +44,7 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
     active_jobs: int
     queued_jobs: int
     max_concurrent_jobs: int
-    worker_status: Literal["idle", "busy", "overloaded", "stopped"]
+    worker_status: Literal["idle", "busy", "overloaded", "paused", "stopped"]
 
 
 class Finding(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -156,6 +156,8 @@ async def _look_at_database(workspace: Workspace) -> tuple[Finding, dict[JobStat
 
 def _judge_disk(used: float, free: int, workspace: Workspace) -> Finding:
     percent = round(used * 100, 1)
+    if (paused := workspace.worker.gate.low_disk) is not None:
+        return Finding(status="degraded", message=str(paused), disk_usage_percent=percent)
     if (trouble := workspace.worker.trouble) is not None:
         return Finding(status="degraded", message=trouble.code, disk_usage_percent=percent)
     if free < workspace.settings.min_free_bytes:
@@ -166,9 +168,11 @@ def _judge_disk(used: float, free: int, workspace: Workspace) -> Finding:
 
 def _worker_info(workspace: Workspace, counts: dict[JobStatus, int]) -> WorkerInfo:
     active, queued = workspace.worker.active_jobs, counts.get(JobStatus.PENDING, 0)
-    state: Literal["idle", "busy", "overloaded", "stopped"] = "busy" if active else "idle"
+    state: Literal["idle", "busy", "overloaded", "paused", "stopped"] = "busy" if active else "idle"
     if workspace.failed.is_set():
         state = "stopped"
+    elif not workspace.worker.gate.is_open:
+        state = "paused"
     elif queued > 10 * workspace.settings.max_concurrent_jobs:
         state = "overloaded"
     return WorkerInfo(

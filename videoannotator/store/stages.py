@@ -21,7 +21,6 @@ from videoannotator.store import journal
 from videoannotator.store.claims import STAGE_HELD, held, of
 from videoannotator.store.rows import as_json, read_job
 
-
 _USAGE = """peak_memory_bytes = coalesce(:peak_memory_bytes, peak_memory_bytes),
     cpu_seconds = coalesce(:cpu_seconds, cpu_seconds)"""
 

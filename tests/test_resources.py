@@ -1,0 +1,142 @@
+"""What machine, server and stages use: sampled truthfully, and a nearly full disk pauses the queue."""
+
+import asyncio
+import os
+from contextlib import aclosing
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.declared import declare
+from tests.server import serving
+from tests.test_worker import submit, until, until_final
+from videoannotator.gate import Gate
+from videoannotator.jobs import JobStatus
+from videoannotator.resources import Resources
+from videoannotator.settings import Settings
+from videoannotator.workspace import Workspace
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    declared = declare(tmp_path / "pipelines", "behaves", "eats_memory")
+    return Settings(storage_dir=tmp_path / "storage", pipeline_dirs=(declared,), min_free_bytes=1)
+
+
+@pytest.fixture
+def clip(clips) -> Path:
+    return clips.path("h264.mp4")
+
+
+async def test_a_sample_says_what_the_system_says(tmp_path):
+    """A figure that nobody can trust is worse than none."""
+    async with Resources.open(tmp_path, every_seconds=0.05) as resources:
+        first = resources.latest
+        later = []
+        resources.tell(later.append)
+        async with asyncio.timeout(10):
+            while len(later) < 3:
+                await asyncio.sleep(0.01)
+
+    free = psutil.disk_usage(str(tmp_path)).free
+    assert first is not None
+    assert first.memory_total_bytes == psutil.virtual_memory().total
+    assert abs(first.disk_free_bytes - free) < max(2**30, free / 10)
+    assert first.server_memory_bytes > 10 * 2**20
+    assert all(0 <= sample.cpu_share <= 1 for sample in later)
+    assert later[-1].at > first.at
+    assert later[-1].server_cpu_seconds >= first.server_cpu_seconds > 0
+
+
+async def test_a_stage_says_how_much_memory_and_processor_time_it_took(settings, clip):
+    """In its row, in its events, and not in its artifacts, which must be the same bytes again."""
+    async with Workspace.open(settings) as workspace:
+        job = await submit(workspace, clip, "behaves", steps=30, step_seconds=0.05)
+        told = []
+        async with aclosing(workspace.store.follow(after=0, job_id=job.id)) as events:
+            async for event in events:
+                if event.type == "job.update":
+                    told.append(event.data.get("stage", {}))
+                if event.type == "job.complete":
+                    break
+        (stage,) = (await workspace.store.get(job.id)).stages
+
+    assert stage.usage is not None
+    assert 10 * 2**20 < stage.usage.peak_memory_bytes < 2**30
+    assert 0.02 < stage.usage.cpu_seconds < 20
+    assert [t for t in told if t.get("status") == "running" and t.get("peak_memory_bytes")]
+    assert stage.usage.peak_memory_bytes == told[-1]["peak_memory_bytes"]
+
+
+async def test_a_stage_that_was_ended_for_its_memory_says_how_much_it_had(settings, clip, tmp_path):
+    """The number that tells which limit would have been enough."""
+    limit = 200 * 2**20
+    given = {name: getattr(settings, name) for name in settings.__struct_fields__} | {"stage_memory_bytes": limit}
+
+    async with Workspace.open(Settings(**given)) as workspace:
+        job = await until_final(workspace, (await submit(workspace, clip, "eats_memory")).id)
+
+    (stage,) = job.stages
+    assert "STAGE_OUT_OF_MEMORY" == stage.error.code
+    assert stage.usage.peak_memory_bytes > limit
+
+
+def test_the_gate_closes_when_little_is_free_and_opens_with_a_margin():
+    """Without the margin a queue at the limit would stop and go."""
+    gate = Gate(1000)
+
+    states = []
+    for free in (2000, 999, 1050, 1100, 0, 5000):
+        gate.note_free(free)
+        states.append(gate.is_open)
+
+    assert [True, False, False, True, False, True] == states
+
+
+def test_a_gate_that_was_closed_for_good_stays_closed():
+    """Space that comes back while the server stops must not begin anything."""
+    gate = Gate(1000)
+    gate.note_free(0)
+    gate.close()
+
+    gate.note_free(5000)
+
+    assert not gate.is_open
+
+
+async def test_a_nearly_full_disk_pauses_the_queue_and_space_lets_it_go_on(clip, tmp_path):
+    """Before anything breaks: jobs wait instead of failing, nobody has to start them again, and it can be seen."""
+    limit = psutil.disk_usage(str(tmp_path)).free - 2**30
+    hog = tmp_path / "hog"
+    with hog.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, 2**31)
+    async with serving(tmp_path, pause_free_bytes=limit) as server:
+        job = await server.submit(clip)
+        health = (await server.http.get("/api/v1/system/health")).json()
+        await asyncio.sleep(1.2)  # longer than the worker waits before it looks again
+        paused = await server.job(job["id"])
+
+        hog.unlink()
+        ended = await server.ended(job["id"])
+        after = (await server.http.get("/api/v1/system/health")).json()
+
+    assert ("pending", 0) == (paused["status"], paused["attempts"])
+    assert ("degraded", "paused") == (health["status"], health["worker_info"]["worker_status"])
+    assert "MiB are free" in health["diagnostics"]["storage"]["message"]
+    assert str(tmp_path) not in str(health)
+    assert "completed" == ended["status"]
+    assert ("healthy", "idle") == (after["status"], after["worker_info"]["worker_status"])
+
+
+async def test_a_stage_that_has_begun_goes_on_while_the_queue_is_paused(settings, clip):
+    """The space that is kept is kept for it."""
+    async with Workspace.open(settings) as workspace:
+        job = await submit(workspace, clip, "behaves", steps=20, step_seconds=0.05)
+        await until(workspace, job.id, lambda job: job.stages[0].progress > 0)
+
+        workspace.worker.gate.note_free(0)
+        ended = await until_final(workspace, job.id)
+
+    assert JobStatus.COMPLETED is ended.status
+    assert os.path.exists(settings.storage_dir / "results" / job.id / "out.json")
