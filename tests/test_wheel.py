@@ -29,8 +29,10 @@ def test_the_wheel_holds_what_is_read_at_run_time(wheel):
     for folder, inside in (("migrations", "_bundled/migrations"), ("presets", "_bundled/presets")):
         for file in (TOP / folder).iterdir():
             assert f"videoannotator/{inside}/{file.name}" in names
-    for file in (TOP / "videoannotator" / "pipelines").glob("*.yaml"):
-        assert f"videoannotator/pipelines/{file.name}" in names
+    for pattern in ("pipelines/*.yaml", "server/openapi/*.yaml", "server/web/*"):
+        read = {f"videoannotator/{file.relative_to(TOP / 'videoannotator')}" for file in _files(pattern)}
+        assert read, pattern
+        assert read <= names
     assert not [name for name in names if name.startswith(("tests/", "scripts/"))]
 
 
@@ -55,3 +57,7 @@ def test_annotate_runs_from_the_wheel(wheel, clips: Clips, tmp_path):
     assert "" == done.stderr
     assert "full" == json.loads(done.stdout)["outcome"]
     assert (tmp_path / "annotations" / "h264" / "scene_detection.json").exists()
+
+
+def _files(pattern: str) -> list[Path]:
+    return [file for file in (TOP / "videoannotator").glob(pattern) if file.is_file()]

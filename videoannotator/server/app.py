@@ -10,7 +10,7 @@ from litestar import Litestar
 from litestar.di import Provide
 
 from videoannotator.pipelines.catalogue import Catalogue
-from videoannotator.server import datasets, events, jobs, pipelines, preferences, presets, results, system, tokens
+from videoannotator.server import datasets, docs, events, jobs, pipelines, preferences, presets, results, system, tokens
 from videoannotator.server.auth import Caller, Keys, guard
 from videoannotator.server.decoding import MAX_BODY_BYTES, ApiRequest
 from videoannotator.server.front import App, Front, Neighbours
@@ -29,6 +29,7 @@ ROUTES: list[Any] = [
     *jobs.ROUTES,
     *results.ROUTES,
     *events.ROUTES,
+    *docs.ROUTES,
 ]
 
 
