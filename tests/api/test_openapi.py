@@ -22,14 +22,8 @@ CONTRACT = TOP.parent / "shared" / "API.md"
 
 STILL_MISSING: set[Call] = {
     ("GET", "/metrics"),
-    ("GET", "/api/v1/tokens"),
-    ("POST", "/api/v1/tokens"),
-    ("DELETE", "/api/v1/tokens/{}"),
-    ("POST", "/api/v1/tickets"),
     ("GET", "/viewer/{}"),
     ("GET", "/"),
-    ("GET", "/api/v1/preferences"),
-    ("PUT", "/api/v1/preferences"),
     ("POST", "/api/v1/uploads"),
     ("HEAD", "/api/v1/uploads/{}"),
     ("PATCH", "/api/v1/uploads/{}"),
@@ -55,7 +49,6 @@ NOT_OVER_HTTP = set(
     INVALID_SETTING JOB_BEING_CANCELLED JOB_EXISTS JOB_NOT_BEING_CANCELLED LEASE_LOST LOG_NOT_WRITABLE
     METHOD_NOT_ALLOWED NOT_FOUND NO_VIDEO_FOUND OUTPUT_IN_THE_WAY PATH_NOT_FOUND PORT_IN_USE REFUSED CONFLICT FORBIDDEN
     STORAGE_TROUBLE RESULT_MISSING SCRATCH_NOT_WRITABLE STAGES_NOT_FINISHED STAGE_NOT_COMPLETED STAGE_NOT_RUNNING
-    TOKEN_NOT_FOUND
     """.split()  # noqa: SIM905
 )
 """Codes that end a program, stay between worker and store, name a kind, or belong to no route of the document."""

@@ -65,7 +65,8 @@ def undescribed(handlers: Iterable[BaseRouteHandler]) -> list[str]:
 def all_codes() -> set[str]:
     """Every code that an answer or a job may carry, as far as the files say."""
     common = shared()
-    tables = [common.always, common.with_key, common.changing, common.with_json, common.with_values]
+    tables = [common.always, common.with_key, common.by_token, common.limited, common.changing]
+    tables += [common.with_json, common.with_values]
     tables += [*common.groups.values(), *(o.errors for page in pages() for o in page.operations.values())]
     return {code for table in tables for codes in table.values() for code in codes} | {*common.in_jobs}
 
@@ -110,7 +111,8 @@ def _is_struct(kind: Any) -> bool:
 
 
 def _operation(route: Route, said: Operation, page: Page, types: _Types) -> dict[str, Any]:
-    parameters = [_parameter(value, said) for value in route.values]
+    own = (Value(name=name, where="header", required=False, schema={"type": "string"}) for name in said.headers)
+    parameters = [_parameter(value, said) for value in (*route.values, *own)]
     body = _body(route, said, types)
     made: dict[str, Any] = {
         "operationId": route.operation_id,
@@ -169,11 +171,9 @@ def _answers(route: Route, said: Operation, page: Page, types: _Types) -> dict[s
     if not any(status < 400 for status in answers):
         content = {} if route.answer in (type(None), Any) else {"application/json": route.answer}
         answers[route.status] = Answer(description=_TITLES.get(route.status, "As asked."), content=content)
-    first = min(answers)
-    return {
-        str(status): _answer(answer, route, types, _shown(said.example, page) if status == first else answer.example)
-        for status, answer in sorted(answers.items())
-    }
+    usual = said.example
+    examples = {s: usual if a.example is msgspec.UNSET and s < 300 else a.example for s, a in answers.items()}
+    return {str(s): _answer(a, route, types, _shown(examples[s], page)) for s, a in sorted(answers.items())}
 
 
 def _answer(answer: Answer, route: Route, types: _Types, example: Any) -> dict[str, Any]:
@@ -220,6 +220,10 @@ def _tables(route: Route, said: Operation) -> Iterator[Codes]:
     yield common.always
     if route.scope is not None:
         yield common.with_key
+    if route.by_token:
+        yield common.by_token
+    if route.limited:
+        yield common.limited
     if route.method not in ("get", "head"):
         yield common.changing
     if route.body is not None:

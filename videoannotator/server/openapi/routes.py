@@ -48,6 +48,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     docstring: str
     scope: str | None
     by_token: bool
+    limited: bool
     status: int
     values: tuple[Value, ...]
     body: Any
@@ -79,6 +80,7 @@ def _route(handler: BaseRouteHandler, hints: dict[str, Any], path: str, method: 
         docstring=inspect.cleandoc(handler.fn.__doc__ or ""),
         scope=handler.opt.get("scope", "admin"),
         by_token=bool(handler.opt.get("token")),
+        limited="limit" in handler.opt,
         status=handler.status_code if isinstance(handler, HTTPRouteHandler) else 101,
         values=tuple(_values(handler, hints, path)),
         body=next((get_args(hint)[0] for hint in hints.values() if _kind(hint) is BodyKwarg), None),

@@ -29,6 +29,9 @@ class Operation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     parameters: dict[str, Any] = {}
     """Name to an example, where another one than the usual is needed."""
 
+    headers: tuple[str, ...] = ()
+    """Headers that the handler reads itself."""
+
     body: dict[str, Any] = {}
     """Media type to the name of a Struct or a JSON schema, where the handler reads the body itself."""
 
@@ -70,6 +73,8 @@ class Shared(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     groups: dict[str, Codes]
     always: Codes
     with_key: Codes
+    by_token: Codes
+    limited: Codes
     changing: Codes
     with_json: Codes
     with_values: Codes
