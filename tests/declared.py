@@ -20,12 +20,14 @@ engines: [{{name: none, description: does nothing useful}}]
 parameters:
   - {{name: steps, type: integer, label: Steps, description: pieces of work, default: 1, min: 1}}
   - {{name: step_seconds, type: number, label: Step, description: length of one, default: 0, min: 0, unit: s}}
-  - {{name: pids, type: string, label: Pids, description: file that the processes are named in, default: {pids}}}
+{more}  - {{name: pids, type: string, label: Pids, description: file that the processes are named in, default: {pids}}}
 outputs:
   - {{name: out.json, format: json, role: annotations, media_type: application/json, description: an empty object}}
 resources: {{memory_mb: 50, realtime_factor: 1}}
 known_limits: []
 """
+_BATCH = "  - {name: batch_size, type: integer, label: Batch, description: frames at once, default: 8, min: 1}\n"
+_MODULES = Path(__file__).parent / "misbehaving"
 
 
 def declare(folder: Path, *names: str) -> Path:
@@ -33,5 +35,6 @@ def declare(folder: Path, *names: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         (folder / f"{name}.py").write_text(_CODE.format(name=name, top=str(Path(__file__).parents[1])))
-        (folder / f"{name}.yaml").write_text(_YAML.format(name=name, pids=folder / "pids"))
+        more = _BATCH if "batch_size" in (_MODULES / f"{name}.py").read_text() else ""
+        (folder / f"{name}.yaml").write_text(_YAML.format(name=name, pids=folder / "pids", more=more))
     return folder

@@ -93,7 +93,13 @@ class Served:
 async def serving(folder: Path, **settings: Any) -> AsyncIterator[Served]:
     """A server on a free port, with the pipelines `behaves` and `fails` of the tests beside the real ones."""
     declared = declare(folder / "pipelines", "behaves", "fails")
-    chosen: dict[str, Any] = {"port": 0, "api_key": ADMIN, "min_free_bytes": 0, "storage_dir": folder / "storage"}
+    chosen: dict[str, Any] = {
+        "port": 0,
+        "api_key": ADMIN,
+        "min_free_bytes": 0,
+        "retry_base_delay_seconds": 0,
+        "storage_dir": folder / "storage",
+    }
     given = Settings(**(chosen | {"pipeline_dirs": (declared,)} | settings))
     closing = asyncio.Event()
     with bind(given) as sock:

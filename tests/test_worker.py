@@ -32,7 +32,9 @@ def settings(tmp_path: Path) -> Settings:
     pipelines = declare(
         tmp_path / "pipelines", "behaves", "raises", "dies", "hangs", "ignores_sigterm", "family", "closes_its_mouth"
     )
-    return Settings(storage_dir=tmp_path / "storage", pipeline_dirs=(pipelines,), min_free_bytes=1)
+    return Settings(
+        storage_dir=tmp_path / "storage", pipeline_dirs=(pipelines,), min_free_bytes=1, retry_base_delay_seconds=0
+    )
 
 
 @pytest.fixture

@@ -238,9 +238,9 @@ def _entry(artifact: Artifact) -> dict[str, Any]:
 
 
 def _account(stage: Stage) -> dict[str, Any]:
-    account: dict[str, Any] = {"pipeline": stage.pipeline, "status": stage.status, "parameters": stage.config}
+    account: dict[str, Any] = {"pipeline": stage.pipeline, "status": stage.status, "parameters": stage.used_config}
     if stage.status is StageStatus.COMPLETED:
-        account |= {"seconds": stage.seconds, "annotations": stage.annotations}
+        account |= {"seconds": stage.seconds, "annotations": stage.annotations, "cached": stage.cached}
     if stage.provenance is not None:
         account |= msgspec.to_builtins(stage.provenance)
     if stage.error is not None:

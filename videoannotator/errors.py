@@ -13,12 +13,14 @@ Every error raised on purpose. `code` is part of the HTTP API and never changes;
   + StageEnded            a stage did not end well; `retryable` says whether another attempt may help
     - StageFailed         the pipeline said so
     - StageDied           the process ended without a word
-    - StageTooSlow        it ran past its time limit, or reported no progress for too long
+    - StageTooSlow        it ran past its time limit
+      . StageStalled      it reported no progress for too long
     - StageTooLarge       it used more memory than it may
     - StageBroke          it sent something that is no message
   + LeaseLost             another worker, or nobody, holds the job now: stop, and write nothing
 """
 
+from enum import StrEnum
 from typing import Self
 
 import msgspec
@@ -130,9 +132,44 @@ class StageTooSlow(StageEnded):
     code = "STAGE_TOO_SLOW"
 
 
+class StageStalled(StageTooSlow):
+    code = "STAGE_STALLED"
+
+
 class StageTooLarge(StageEnded):
     code = "STAGE_OUT_OF_MEMORY"
 
 
 class StageBroke(StageEnded):
     code = "STAGE_BROKE_PROTOCOL"
+
+
+class ErrorKind(StrEnum):
+    """What ended a stage, told by whether another attempt may help."""
+
+    PERMANENT = "permanent"  #: bad input, bad configuration, a bug: the same again would end the same
+    TEMPORARY = "temporary"  #: disk, network, driver: it may have passed when the stage is tried again
+    OUT_OF_MEMORY = "out_of_memory"  #: tried once more, with half the batch where there is a batch
+    CRASH = "crash"  #: it died, hung or spoke nonsense: an accident, or a poisonous video
+
+
+_KINDS = {
+    "STORAGE_FULL": ErrorKind.TEMPORARY,
+    "STORAGE_NOT_WRITABLE": ErrorKind.TEMPORARY,
+    "SCRATCH_NOT_WRITABLE": ErrorKind.TEMPORARY,
+    "LOG_NOT_WRITABLE": ErrorKind.TEMPORARY,
+    "GPU_FAILED": ErrorKind.TEMPORARY,
+    "FILE_NOT_READ": ErrorKind.TEMPORARY,
+    "STAGE_OUT_OF_MEMORY": ErrorKind.OUT_OF_MEMORY,
+    "STAGE_DIED": ErrorKind.CRASH,
+    "STAGE_STALLED": ErrorKind.CRASH,
+    "STAGE_BROKE_PROTOCOL": ErrorKind.CRASH,
+}
+
+
+def kind_of(error: VideoAnnotatorError) -> ErrorKind:
+    """By its code; any other is temporary where the pipeline said that another attempt may help, else permanent."""
+    if (kind := _KINDS.get(error.code)) is not None:
+        return kind
+    retryable = isinstance(error, StageEnded) and error.retryable
+    return ErrorKind.TEMPORARY if retryable else ErrorKind.PERMANENT

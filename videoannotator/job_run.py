@@ -31,6 +31,12 @@ class JobRun:
         self._settings = tools.settings
         self._insist = tools.insist
         self._log = log.bind(job_id=claim.job.id)
+        self._at_work: dict[asyncio.Task[None], StageRun] = {}
+
+    @property
+    def is_waiting(self) -> bool:
+        """All that is left of it waits for another attempt: others may work meanwhile."""
+        return bool(self._at_work) and all(run.is_waiting for run in self._at_work.values())
 
     async def work(self) -> None:
         try:
@@ -72,7 +78,9 @@ class JobRun:
                 for stage in job.stages:
                     if not stage.status.is_final:
                         run = StageRun(self._tools, self._claim, stage)
-                        group.create_task(run.work(), name=f"{stage.pipeline} of {job.id}")
+                        task = group.create_task(run.work(), name=f"{stage.pipeline} of {job.id}")
+                        self._at_work[task] = run
+                        task.add_done_callback(self._at_work.__delitem__)
         except ExceptionGroup as several:
             raise several.exceptions[0] from several
 

@@ -199,6 +199,25 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     error: StageError | None = None
     provenance: Provenance | None = None
     usage: "Usage | None" = None
+    failures: int = 0
+    """Attempts that failed and were followed by another."""
+
+    retry_at: datetime | None = None
+    """The next attempt does not begin before."""
+
+    last_error: StageError | None = None
+    """What ended the last attempt that was followed by another."""
+
+    eased: dict[str, Any] | None = None
+    """Parameters changed because memory ran out; empty where there was none to change, None where it did not."""
+
+    cached: bool = False
+    """The result was not computed for this job but taken from earlier, equal work."""
+
+    @property
+    def used_config(self) -> dict[str, Any]:
+        """The parameters of the next, or the last, attempt."""
+        return self.config | (self.eased or {})
 
 
 class Usage(msgspec.Struct, frozen=True):

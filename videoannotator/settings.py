@@ -111,6 +111,21 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     max_attempts: int = 3
     """How often a job is begun again after a crash before it fails, so that one bad video cannot loop."""
 
+    retry_attempts: int = 3
+    """How often a stage is tried in all when what ended it may pass: a full disk, a driver, the network."""
+
+    crash_attempts: int = 2
+    """How often a stage is tried in all when its process died, hung or spoke nonsense."""
+
+    retry_base_delay_seconds: float = 5.0
+    """Wait before the second attempt; it doubles before each further one."""
+
+    retry_max_delay_seconds: float = 300.0
+    """Longest wait before another attempt."""
+
+    retry_jitter: float = 0.25
+    """Share by which each wait is shortened or lengthened at random, so that not all stages come back at once."""
+
     lease_seconds: float = 30.0
     """How long a job belongs to a worker that no longer says it is alive."""
 

@@ -7,7 +7,9 @@ Whoever cancels it gets it back only when nothing of it is left: no process, no 
 import asyncio
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -15,10 +17,11 @@ from videoannotator.artifacts import Artifacts
 from videoannotator.errors import StageEnded, StorageTrouble, VideoAnnotatorError
 from videoannotator.gate import Gate
 from videoannotator.insistence import Insistence
-from videoannotator.jobs import Artifact, Claim, Stage, StageError, StageResult
+from videoannotator.jobs import Artifact, Claim, Provenance, Stage, StageError, StageResult
 from videoannotator.logs import get_logger
 from videoannotator.notes import Notes
 from videoannotator.pipelines.catalogue import Catalogue
+from videoannotator.retries import Retry, longest_delay_seconds, next_attempt
 from videoannotator.runner.messages import Done, Start
 from videoannotator.runner.process import Limits, Runner
 from videoannotator.scheduler import Scheduler
@@ -55,19 +58,39 @@ class StageRun:
 
         self._notes: Notes | None = None
         self._log = log.bind(job_id=claim.job.id, stage=stage.pipeline)
+        self.is_waiting = False
+        """Nothing of it runs, and it wants no slot: its next attempt is to come."""
+
+        self._is_over = False
 
     async def work(self) -> None:
-        """Raises LeaseLost; whatever ends the stage is recorded with it."""
+        """Attempt after attempt, until the stage has ended for good. Raises LeaseLost."""
+        while not self._is_over:
+            await self._until_its_time()
+            await self._attempt()
+
+    async def _until_its_time(self) -> None:
+        """Without a slot. Never longer than the longest delay: somebody may have set the clock back."""
+        if self._stage.retry_at is None:
+            return
+        left = (self._stage.retry_at - datetime.now(UTC)).total_seconds()
+        self.is_waiting = True
+        try:
+            await asyncio.sleep(min(left, longest_delay_seconds(self._tools.settings)))
+        finally:
+            self.is_waiting = False
+
+    async def _attempt(self) -> None:
         async with self._tools.scheduler.room(), self._tools.gate.work():
             await self._store.start_stage(self._claim, self._stage.pipeline)
-            folder = await asyncio.to_thread(self._artifacts.begin, *self._where)
             started = time.monotonic()
             try:
+                folder = await asyncio.to_thread(self._artifacts.begin, *self._where)
                 done = await self._run_process(folder)
                 sealed = await asyncio.to_thread(self._artifacts.seal, *self._where, done.outputs)
             except (StageEnded, StorageTrouble) as ended:
                 await asyncio.to_thread(self._artifacts.abandon, *self._where)
-                await self._fail(ended, time.monotonic() - started)
+                await self._end_badly(ended, time.monotonic() - started)
             except BaseException:
                 await asyncio.to_thread(self._artifacts.abandon, *self._where)
                 raise
@@ -98,7 +121,7 @@ class StageRun:
             known_limits=declaration.known_limits,
             video_path=str(job.video_path),
             video=job.video,
-            config=stage.config,
+            config=stage.used_config,
             output_folder=str(folder),
             threads=settings.stage_threads,
             max_lost_frames=settings.max_lost_frames,
@@ -110,12 +133,44 @@ class StageRun:
             annotations=done.annotations,
             artifacts=sealed,
             intervals=done.intervals,
-            provenance=done.provenance,
+            provenance=self._with_warning(done.provenance),
             seconds=round(seconds, 3),
             usage=self._notes.used if self._notes else None,
         )
         await self._tools.insist(lambda: self._store.finish_stage(self._claim, self._stage.pipeline, result))
         await asyncio.to_thread(self._artifacts.publish, *self._where, sealed)
+        self._is_over = True
+
+    def _with_warning(self, provenance: Provenance) -> Provenance:
+        """Says so where the parameters are not those that were asked for."""
+        changed = [f"{name} {value} instead of {self._stage.config[name]}" for name, value in self._eased.items()]
+        if not changed:
+            return provenance
+        warning = f"Made with {', '.join(changed)}, because memory ran out."
+        return msgspec.structs.replace(provenance, warnings=(*provenance.warnings, warning))
+
+    @property
+    def _eased(self) -> dict[str, Any]:
+        return self._stage.eased or {}
+
+    async def _end_badly(self, ended: VideoAnnotatorError, seconds: float) -> None:
+        declaration = self._tools.catalogue.get(self._stage.pipeline)
+        retry = next_attempt(ended, self._stage, declaration, self._tools.settings)
+        if retry is None:
+            await self._fail(ended, seconds)
+        else:
+            await self._put_back(ended, retry)
+
+    async def _put_back(self, ended: VideoAnnotatorError, retry: Retry) -> None:
+        self._log.warning("stage is tried again", code=ended.code, reason=str(ended), delay=retry.delay_seconds)
+        error, pipeline = StageError(ended.code, str(ended)), self._stage.pipeline
+        self._stage = await self._tools.insist(
+            lambda: self._store.put_back_stage(
+                self._claim, pipeline, error, delay_seconds=retry.delay_seconds, eased=retry.eased
+            )
+        )
+        told = f"{error.message} {retry.told}"
+        await self._tools.insist(lambda: self._store.log(self._claim, pipeline, "warning", told))
 
     async def _fail(self, ended: VideoAnnotatorError, seconds: float) -> None:
         self._log.warning("stage failed", code=ended.code, reason=str(ended))
@@ -124,6 +179,7 @@ class StageRun:
         await self._tools.insist(
             lambda: self._store.fail_stage(self._claim, pipeline, error, seconds=round(seconds, 3), usage=used)
         )
+        self._is_over = True
 
 
 def _limits(settings: Settings) -> Limits:

@@ -21,6 +21,9 @@ from videoannotator.settings import Settings
 from videoannotator.stage_run import Tools
 from videoannotator.store import Store
 
+MOST_WAITING = 100
+"""Jobs that wait for another attempt and hold no place: each one still costs a look a second."""
+
 log = get_logger(__name__)
 
 
@@ -41,12 +44,14 @@ class Worker:
         self._store = store
         self._settings = settings
         self._insist = self._tools.insist
-        self._jobs: set[asyncio.Task[None]] = set()
+        self._jobs: dict[asyncio.Task[None], JobRun] = {}
         self._heard = 0
 
     @property
     def active_jobs(self) -> int:
-        return len(self._jobs)
+        """Those that only wait for another attempt at a stage hold no place, up to a number."""
+        waiting = sum(run.is_waiting for run in self._jobs.values())
+        return len(self._jobs) - min(waiting, MOST_WAITING)
 
     @property
     def gate(self) -> Gate:
@@ -74,7 +79,7 @@ class Worker:
                 await self._insist(self._claim_while_there_is_room)
                 await self._wait()
         finally:
-            await end(self._jobs)
+            await end(set(self._jobs))
 
     async def drain(self, limit_seconds: float) -> None:
         """Begin nothing more, for good, and wait until the running stages have ended, but not longer than this."""
@@ -83,12 +88,12 @@ class Worker:
             log.warning("stages still run and are put back", waited_seconds=limit_seconds)
 
     async def _claim_while_there_is_room(self) -> None:
-        while self.gate.is_open and len(self._jobs) < self._settings.max_concurrent_jobs:
+        while self.gate.is_open and self.active_jobs < self._settings.max_concurrent_jobs:
             claim = await self._store.claim("worker")
             if claim is None:
                 return
-            task = asyncio.create_task(JobRun(self._tools, claim).work(), name=f"job {claim.job.id}")
-            self._jobs.add(task)
+            run = JobRun(self._tools, claim)
+            self._jobs[asyncio.create_task(run.work(), name=f"job {claim.job.id}")] = run
 
     async def _wait(self) -> None:
         """Until a job ends, the bell rings, or it is time to look again. A job's task never raises on purpose."""
@@ -98,7 +103,7 @@ class Worker:
         finally:
             await end({bell})
         for task in done - {bell}:
-            self._jobs.discard(task)
+            del self._jobs[task]
             task.result()
 
     async def _listen(self) -> None:

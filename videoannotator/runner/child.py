@@ -20,6 +20,7 @@ from videoannotator.jobs import Ledger, Output, Provenance
 from videoannotator.pipelines.contract import Result, Stage
 from videoannotator.runner import frames, leftovers, sandbox
 from videoannotator.runner.entry import Mouth, end_with_group, leave, load, plain, settle_in
+from videoannotator.runner.failures import failed
 from videoannotator.runner.messages import Done, Failed, Log, Progress, Start
 
 REPORT_SECONDS = 0.1
@@ -78,14 +79,9 @@ def _carry_out(start: Start, hearing: int, reporter: Reporter) -> Done | Failed:
     except VideoAnnotatorError as exc:
         retryable = isinstance(exc, StageEnded) and exc.retryable
         return Failed(code=exc.code, message=plain(exc.message), hint=plain(exc.hint), retryable=retryable)
-    except MemoryError:
-        traceback.print_exc()
-        message = f"{start.pipeline} ran out of memory."
-        hint = "Run fewer stages at once, or choose a smaller model."
-        return Failed(code="STAGE_OUT_OF_MEMORY", message=message, hint=hint, retryable=True)
     except Exception as exc:
         traceback.print_exc()
-        return Failed(code=StageFailed.code, message=plain(f"{type(exc).__name__}: {exc}"))
+        return failed(start.pipeline, exc)
 
 
 def _cut_network(start: Start, reporter: Reporter) -> None:

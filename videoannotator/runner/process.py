@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
-from videoannotator.errors import StageBroke, StageDied, StageFailed, StageTooLarge, StageTooSlow
+from videoannotator.errors import StageBroke, StageDied, StageFailed, StageStalled, StageTooLarge, StageTooSlow
 from videoannotator.jobs import Usage
 from videoannotator.logs import get_logger
 from videoannotator.runner import leftovers
@@ -312,7 +312,7 @@ class _Conversation:
             raise StageTooSlow(f"{self._who} was ended after {limits.timeout_seconds:g} s, too long a run.", hint=hint)
         if 0 < limits.stall_seconds < now - self._advanced_at:
             hint = "The setting stage_stall_seconds is the limit."
-            raise StageTooSlow(f"{self._who} was ended: no progress for {limits.stall_seconds:g} s.", hint=hint)
+            raise StageStalled(f"{self._who} was ended: no progress for {limits.stall_seconds:g} s.", hint=hint)
 
     async def _check_memory(self) -> None:
         used, most = await self._measure(), self._limits.memory_bytes

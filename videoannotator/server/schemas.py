@@ -26,7 +26,7 @@ class StageAnswer(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True)
     progress: float
     attempts: int
     cached: bool
-    """Taken over from the job that this one retries."""
+    """Taken over from earlier, equal work: the job that this one retries, or the cache."""
 
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -35,6 +35,12 @@ class StageAnswer(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True)
     rate: float | None = None
     eta_seconds: float | None = None
     error: StageError | None = None
+    retry_at: datetime | None = None
+    """While it waits for its next attempt."""
+
+    last_error: StageError | None = None
+    """What ended the attempt before."""
+
     device: str | None = None
     engine: str | None = None
 
@@ -118,7 +124,9 @@ def _stage(stage: Stage) -> StageAnswer:
         status=stage.status,
         progress=1.0 if stage.status is StageStatus.COMPLETED else round(stage.progress, 4),
         attempts=stage.attempts,
-        cached=stage.status is StageStatus.COMPLETED and stage.attempts == 0,
+        cached=stage.cached,
+        retry_at=stage.retry_at,
+        last_error=stage.last_error,
         started_at=stage.started_at,
         finished_at=stage.finished_at,
         seconds=stage.seconds,

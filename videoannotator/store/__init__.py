@@ -7,7 +7,7 @@ away gets LeaseLost, and nothing it wrote afterwards exists.
 """
 
 from collections.abc import AsyncGenerator
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -25,6 +25,7 @@ from videoannotator.jobs import (
     Preferences,
     Preset,
     Progress,
+    Stage,
     StageError,
     StageResult,
     Token,
@@ -139,6 +140,14 @@ class Store(Protocol):
         self, claim: Claim, pipeline: str, error: StageError, *, seconds: float, usage: Usage | None = None
     ) -> None:
         """Raises LeaseLost."""
+
+    async def put_back_stage(
+        self, claim: Claim, pipeline: str, error: StageError, *, delay_seconds: float, eased: dict[str, Any] | None
+    ) -> Stage:
+        """
+        The attempt failed and another follows, not before `delay_seconds` have passed: pending, with `retry_at`, also
+        after a restart. `eased` are parameters that are changed for it. Raises LeaseLost.
+        """
 
     async def finish(self, claim: Claim) -> Job:
         """

@@ -7,7 +7,7 @@ import sqlite3
 from typing import Any
 
 from videoannotator.jobs import Claim, Job, Stage
-from videoannotator.store.rows import as_json, moment
+from videoannotator.store.rows import as_json, milliseconds, moment
 
 
 def job_update(connection: sqlite3.Connection, job: Job, now: int, *, stage: Stage | None = None) -> None:
@@ -63,6 +63,8 @@ def _of_stage(stage: Stage) -> dict[str, Any]:
         "eta_seconds": stage.eta_seconds,
         "peak_memory_bytes": stage.usage.peak_memory_bytes if stage.usage else None,
         "cpu_seconds": stage.usage.cpu_seconds if stage.usage else None,
+        "attempts": stage.attempts,
+        "retry_at": None if stage.retry_at is None else iso(milliseconds(stage.retry_at)),
     }
     return _present(data)
 

@@ -263,7 +263,8 @@ def _cancelled(connection: sqlite3.Connection, job_id: str, now: int) -> Job:
 
 
 def _end_stages(connection: sqlite3.Connection, job_id: str, change: str, values: dict[str, Any]) -> None:
-    sql = f"""UPDATE stages SET {change}, rate = NULL, eta_seconds = NULL, finished_at = :now
+    sql = f"""UPDATE stages SET {change}, rate = NULL, eta_seconds = NULL, retry_at = NULL,
+        finished_at = :now
         WHERE job = (SELECT seq FROM jobs WHERE id = :id) AND status IN ('pending', 'running')"""  # noqa: S608
     connection.execute(sql, {"id": job_id} | values)
 

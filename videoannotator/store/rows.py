@@ -18,7 +18,8 @@ SELECT seq, id, status, video, video_path, owns_video, config, tags, priority, a
         'pipeline', pipeline, 'position', position, 'config', json(config), 'status', status, 'progress', progress,
         'rate', rate, 'eta_seconds', eta_seconds, 'attempts', attempts, 'started_at', started_at,
         'finished_at', finished_at, 'seconds', seconds, 'annotations', annotations, 'error_code', error_code,
-        'error_message', error_message, 'provenance', json(provenance),
+        'error_message', error_message, 'provenance', json(provenance), 'failures', failures, 'retry_at', retry_at,
+        'last_error', json(last_error), 'eased', json(eased), 'cached', json(iif(cached, 'true', 'false')),
         'peak_memory_bytes', peak_memory_bytes, 'cpu_seconds', cpu_seconds
     )) FROM stages WHERE job = jobs.seq),
     {position}
@@ -88,6 +89,11 @@ class _StageRow(msgspec.Struct, frozen=True):
     provenance: Provenance | None
     peak_memory_bytes: int | None
     cpu_seconds: float | None
+    failures: int
+    retry_at: int | None
+    last_error: StageError | None
+    eased: dict[str, Any] | None
+    cached: bool
 
 
 _stages = msgspec.json.Decoder(list[_StageRow])
@@ -167,6 +173,11 @@ def _stage_from(row: _StageRow) -> Stage:
         error=_error(row.error_code, row.error_message),
         provenance=row.provenance,
         usage=_usage(row),
+        failures=row.failures,
+        retry_at=maybe_moment(row.retry_at),
+        last_error=row.last_error,
+        eased=row.eased,
+        cached=row.cached,
     )
 
 

@@ -25,6 +25,7 @@ from videoannotator.jobs import (
     Preferences,
     Preset,
     Progress,
+    Stage,
     StageError,
     StageResult,
     Token,
@@ -135,6 +136,12 @@ class SqliteStore(Store):
         self, claim: Claim, pipeline: str, error: StageError, *, seconds: float, usage: Usage | None = None
     ) -> None:
         await self._fenced(stages.fail, claim, pipeline, error, seconds=seconds, usage=usage, now=self._now())
+
+    async def put_back_stage(
+        self, claim: Claim, pipeline: str, error: StageError, *, delay_seconds: float, eased: dict[str, Any] | None
+    ) -> Stage:
+        delay = round(delay_seconds * 1000)
+        return await self._fenced(stages.put_back, claim, pipeline, error, delay=delay, eased=eased, now=self._now())
 
     async def finish(self, claim: Claim) -> Job:
         return await self._fenced(queue.finish, claim, now=self._now())

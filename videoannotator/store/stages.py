@@ -28,7 +28,7 @@ _USAGE = """peak_memory_bytes = coalesce(:peak_memory_bytes, peak_memory_bytes),
 def start(connection: sqlite3.Connection, claim: Claim, pipeline: str, *, now: int) -> int:
     """Which attempt it is. Attempts only grow, so that no two ever write into the same folder."""
     change = """status = 'running', attempts = attempts + 1, started_at = :now, progress = 0, rate = NULL,
-        eta_seconds = NULL, peak_memory_bytes = NULL, cpu_seconds = NULL"""
+        eta_seconds = NULL, retry_at = NULL, peak_memory_bytes = NULL, cpu_seconds = NULL"""
     stage = _change(connection, claim, pipeline, change, "AND status IN ('pending', 'running')", now=now)
     if stage is None:
         raise _already_ended(connection, claim, pipeline)
@@ -69,10 +69,35 @@ def fail(
     usage: Usage | None = None,
 ) -> None:
     change = f"""status = 'failed', rate = NULL, eta_seconds = NULL, finished_at = :now, seconds = :seconds,
-        error_code = :code, error_message = :message, {_USAGE}"""
+        error_code = :code, error_message = :message, retry_at = NULL,
+        {_USAGE}"""
     values = {"seconds": seconds, "code": error.code, "message": error.message} | _used(usage)
     if _change(connection, claim, pipeline, change, "AND status IN ('pending', 'running')", now=now, **values) is None:
         raise _already_ended(connection, claim, pipeline)
+
+
+def put_back(
+    connection: sqlite3.Connection,
+    claim: Claim,
+    pipeline: str,
+    error: StageError,
+    *,
+    delay: int,
+    eased: dict[str, Any] | None,
+    now: int,
+) -> Stage:
+    """`delay` in milliseconds."""
+    change = """status = 'pending', started_at = NULL, progress = 0, rate = NULL, eta_seconds = NULL,
+        failures = failures + 1, retry_at = :retry_at, last_error = :error, eased = coalesce(:eased, eased)"""
+    values = {
+        "retry_at": now + delay,
+        "error": as_json(error),
+        "eased": None if eased is None else as_json(eased),
+    }
+    stage = _change(connection, claim, pipeline, change, "AND status = 'running'", now=now, **values)
+    if stage is None:
+        raise _already_ended(connection, claim, pipeline)
+    return stage
 
 
 def add(connection: sqlite3.Connection, job: int, stages: Sequence[NewStage], *, now: int) -> None:
@@ -105,7 +130,7 @@ def carry_over(connection: sqlite3.Connection, finished: str, job_id: str, pipel
 
 _CARRY_STAGE = """
 UPDATE stages SET status = 'completed', progress = 1, started_at = old.started_at, finished_at = old.finished_at,
-    seconds = old.seconds, annotations = old.annotations, provenance = old.provenance,
+    seconds = old.seconds, annotations = old.annotations, provenance = old.provenance, eased = old.eased, cached = 1,
     peak_memory_bytes = old.peak_memory_bytes, cpu_seconds = old.cpu_seconds
 FROM (SELECT * FROM stages WHERE job = (SELECT seq FROM jobs WHERE id = :old) AND pipeline = :pipeline) AS old
 WHERE stages.job = (SELECT seq FROM jobs WHERE id = :new AND status = 'pending')
