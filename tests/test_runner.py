@@ -27,6 +27,7 @@ from videoannotator.errors import (
     StageDied,
     StageEnded,
     StageFailed,
+    StageStalled,
     StageTooLarge,
     StageTooSlow,
     StorageTrouble,
@@ -65,9 +66,9 @@ ENDINGS = {
     "segfaults": Ends(how=StageDied, code="STAGE_DIED", says="ended by SIGSEGV, without a result", retryable=True),
     "leaves_early": Ends(how=StageDied, code="STAGE_DIED", says="left with exit status 0", retryable=True),
     "exits": Ends(how=StageDied, code="STAGE_DIED", says="left with exit status 0", retryable=True),
-    "hangs": Ends(how=StageTooSlow, code="STAGE_STALLED", says="progress for 1 s", limits={"stall_seconds": 1.0}),
+    "hangs": Ends(how=StageStalled, code="STAGE_STALLED", says="progress for 1 s", limits={"stall_seconds": 1.0}),
     "repeats_itself": Ends(
-        how=StageTooSlow, code="STAGE_STALLED", says="no progress for 0.5 s", limits={"stall_seconds": 0.5}
+        how=StageStalled, code="STAGE_STALLED", says="no progress for 0.5 s", limits={"stall_seconds": 0.5}
     ),
     "ignores_sigterm": Ends(
         how=StageTooSlow,

@@ -63,7 +63,7 @@ def _of_stage(stage: Stage) -> dict[str, Any]:
         "eta_seconds": stage.eta_seconds,
         "peak_memory_bytes": stage.usage.peak_memory_bytes if stage.usage else None,
         "cpu_seconds": stage.usage.cpu_seconds if stage.usage else None,
-        "attempts": stage.attempts,
+        "attempts": None if stage.retry_at is None else stage.attempts,
         "retry_at": None if stage.retry_at is None else iso(milliseconds(stage.retry_at)),
     }
     return _present(data)
