@@ -263,6 +263,8 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
 
     batch_id: str | None = None
     retry_of: str | None = None
+    upload_id: str | None = None
+    """The resumable upload that the video was; it is used up with the job."""
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -395,6 +397,31 @@ class Preferences(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknow
 
     output_directory: Annotated[str, msgspec.Meta(min_length=1, max_length=4096)] | None = None
     """Where results are published beside the server's own storage; inside the allowed roots."""
+
+
+class ResumableUpload(msgspec.Struct, frozen=True, kw_only=True):
+    """A video that comes in over several requests, and waits to be put into a job."""
+
+    id: str
+    owner: str
+    """Whose key began it: nobody else sees it."""
+
+    filename: str
+    """As people know it, cleaned."""
+
+    metadata: str = ""
+    """What the client said of it, as it said it."""
+
+    length: int
+    received: int = 0
+    """Bytes from the start that are on disk for good."""
+
+    created_at: datetime
+    expires_at: datetime
+
+    @property
+    def is_complete(self) -> bool:
+        return self.received == self.length
 
 
 class Dataset(msgspec.Struct, frozen=True, kw_only=True):

@@ -64,6 +64,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     max_upload_bytes: int = 64 * 1024**3
     """Largest video accepted in one request."""
 
+    upload_expiry_seconds: float = 86400.0
+    """How long a resumable upload that is not continued, or not put into a job, is kept."""
+
     min_free_bytes: int = 512 * 1024**2
     """Free space below which nothing is accepted, so that what runs can still write its results."""
 

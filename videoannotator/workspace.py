@@ -26,6 +26,7 @@ from videoannotator.settings import Settings
 from videoannotator.store import Store
 from videoannotator.store.lock import only_one
 from videoannotator.store.sqlite import SqliteStore
+from videoannotator.uploads import Uploads
 from videoannotator.worker import Worker
 
 log = get_logger(__name__)
@@ -49,6 +50,7 @@ class Workspace:
         self.prober = prober
         self.catalogue = Catalogue.load(settings.pipeline_dirs)
         self.artifacts = Artifacts(settings.storage_dir)
+        self.uploads = Uploads(self.artifacts.uploads, store, settings)
         self._builtin_presets = builtin_presets()
         self.worker = Worker(
             store=store, artifacts=self.artifacts, runner=runner, catalogue=self.catalogue, settings=settings
@@ -85,7 +87,9 @@ class Workspace:
             await asyncio.to_thread(workspace.artifacts.prepare)
             left = await asyncio.to_thread(workspace.artifacts.job_ids)
             await workspace.worker.recover()
+            await workspace.uploads.settle()
             stack.push_async_callback(_stop, asyncio.create_task(workspace._work(), name="worker"))
+            stack.push_async_callback(_stop, asyncio.create_task(workspace.uploads.sweep(), name="expired uploads"))
             stack.push_async_callback(_stop, asyncio.create_task(workspace._remove_orphans(left), name="orphans"))
             yield workspace
 

@@ -10,7 +10,19 @@ from litestar import Litestar
 from litestar.di import Provide
 
 from videoannotator.pipelines.catalogue import Catalogue
-from videoannotator.server import datasets, docs, events, jobs, pipelines, preferences, presets, results, system, tokens
+from videoannotator.server import (
+    datasets,
+    docs,
+    events,
+    jobs,
+    pipelines,
+    preferences,
+    presets,
+    results,
+    system,
+    tokens,
+    uploads,
+)
 from videoannotator.server.auth import Caller, Keys, guard
 from videoannotator.server.decoding import MAX_BODY_BYTES, ApiRequest
 from videoannotator.server.front import App, Front, Neighbours
@@ -26,6 +38,7 @@ ROUTES: list[Any] = [
     *presets.ROUTES,
     *preferences.ROUTES,
     *datasets.ROUTES,
+    *uploads.ROUTES,
     *jobs.ROUTES,
     *results.ROUTES,
     *events.ROUTES,

@@ -27,12 +27,17 @@ CLIENT_PORTS = range(19011, 19021)
 _METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 _REQUEST_HEADERS = (
     "Authorization, Content-Type, X-API-Key, X-Request-ID, Last-Event-ID, Range, If-Range, If-None-Match, "
-    "Idempotency-Key, Accept"
+    "Idempotency-Key, Accept, Tus-Resumable, Upload-Length, Upload-Offset, Upload-Metadata, X-HTTP-Method-Override, "
+    "X-Requested-With"
 )
 _EXPOSED = (
     "Content-Disposition, Content-Length, Content-Range, Accept-Ranges, ETag, Location, Retry-After, WWW-Authenticate, "
-    "X-Request-ID"
+    "X-Request-ID, Tus-Resumable, Tus-Version, Tus-Extension, Tus-Max-Size, Upload-Offset, Upload-Length, "
+    "Upload-Metadata, Upload-Expires"
 )
+_UPLOADS = "/api/v1/uploads"
+"""Every answer there names the version of tus, refusals too."""
+
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _QUIET = frozenset({"/health", "/healthz", "/api/v1/health", "/api/v1/system/health"})
 _GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -72,7 +77,7 @@ class Front:
         headers = _first_of_each(scope["headers"])
         state = scope.setdefault("state", {})
         state["request_id"] = _request_id(headers.get("x-request-id", ""))
-        out = _Out(scope, send, self._added_headers(state["request_id"], headers.get("origin")))
+        out = _Out(scope, send, self._added_headers(state["request_id"], scope["path"], headers.get("origin")))
         began = time.perf_counter()
         with bound_contextvars(request_id=state["request_id"]):
             try:
@@ -111,13 +116,15 @@ class Front:
         if self._closing.is_set():
             raise VideoAnnotatorError("The server is shutting down.", hint="Try again soon.", code="SHUTTING_DOWN")
 
-    def _added_headers(self, request_id: str, origin: str | None) -> list[tuple[bytes, bytes]]:
+    def _added_headers(self, request_id: str, path: str, origin: str | None) -> list[tuple[bytes, bytes]]:
         added = [
             (b"x-request-id", request_id.encode()),
             (b"x-content-type-options", b"nosniff"),
             (b"referrer-policy", b"no-referrer"),
             (b"vary", b"Origin"),
         ]
+        if path.startswith(_UPLOADS):
+            added += [(b"tus-resumable", b"1.0.0"), (b"tus-version", b"1.0.0")]
         if origin is not None and self._neighbours.trusts(origin):
             added += [
                 (b"access-control-allow-origin", origin.encode("latin-1")),

@@ -93,6 +93,13 @@ def storage_full() -> StorageTrouble:
     return StorageTrouble("The server's disk is full.", hint="Free some space, then try again.", code="STORAGE_FULL")
 
 
+def require_space(descriptor: int, coming: int, min_free_bytes: int) -> None:
+    """Raises StorageTrouble (STORAGE_FULL) before so many more bytes would leave too little room."""
+    disk = os.fstatvfs(descriptor)
+    if disk.f_bavail * disk.f_frsize - coming < min_free_bytes:
+        raise storage_full()
+
+
 def _refuse_by_length(length: int | None, folder: Path, limits: UploadLimits) -> None:
     """What can be known before the first byte is known before the first byte."""
     if length is None:
@@ -119,7 +126,7 @@ class _Form:
     async def read(self, request: Request[Any, Any, Any]) -> None:
         try:
             with _parser(request) as parser:
-                async for chunk in _chunks(request):
+                async for chunk in chunks(request):
                     for event in parser.parse(chunk):
                         await self._take(event)
         except MultipartError as exc:
@@ -224,9 +231,7 @@ class _Part:
             if self._descriptor < 0:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
                 self._descriptor = os.open(self.path, flags, 0o600)
-            disk = os.fstatvfs(self._descriptor)
-            if disk.f_bavail * disk.f_frsize - len(block) < self._limits.min_free_bytes:
-                raise storage_full()
+            require_space(self._descriptor, len(block), self._limits.min_free_bytes)
             if self._hash:
                 self._hash.update(block)
             rest = memoryview(block)
@@ -235,7 +240,7 @@ class _Part:
             if last:
                 os.fsync(self._descriptor)
         except OSError as exc:
-            raise _trouble(exc) from exc
+            raise of_disk(exc) from exc
 
     def _remove(self, writing: Future[None] | None) -> None:
         if writing is not None:
@@ -245,7 +250,8 @@ class _Part:
         self.path.unlink(missing_ok=True)
 
 
-async def _chunks(request: Request[Any, Any, Any]) -> AsyncGenerator[bytes, None]:
+async def chunks(request: Request[Any, Any, Any]) -> AsyncGenerator[bytes, None]:
+    """The body as it comes in. Raises Refused (UPLOAD_STALLED, CLIENT_LEFT)."""
     stream = request.stream()
     try:
         while True:
@@ -283,7 +289,8 @@ def _too_large(limits: UploadLimits) -> Refused:
     return Refused(message, hint="Raise VIDEOANNOTATOR_MAX_UPLOAD_BYTES, or send less.", code="VIDEO_TOO_LARGE")
 
 
-def _trouble(exc: OSError) -> VideoAnnotatorError:
+def of_disk(exc: OSError) -> VideoAnnotatorError:
+    """What a failed write of somebody's video means to them."""
     if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return storage_full()
     return StorageTrouble(f"The upload cannot be written: {exc.strerror}.", code="STORAGE_NOT_WRITABLE")

@@ -7,6 +7,7 @@ away gets LeaseLost, and nothing it wrote afterwards exists.
 """
 
 from collections.abc import AsyncGenerator
+from datetime import datetime
 from typing import Any, Protocol
 
 import msgspec
@@ -25,6 +26,7 @@ from videoannotator.jobs import (
     Preferences,
     Preset,
     Progress,
+    ResumableUpload,
     Stage,
     StageError,
     StageResult,
@@ -234,6 +236,24 @@ class Store(Protocol):
 
     async def remove_dataset(self, dataset_id: str) -> None:
         """Raises NotFound (DATASET_NOT_FOUND). Jobs made from it stay."""
+
+    # -- resumable uploads
+
+    async def add_upload(self, upload: ResumableUpload) -> None: ...
+
+    async def upload(self, upload_id: str) -> ResumableUpload:
+        """Raises NotFound (UPLOAD_NOT_FOUND)."""
+
+    async def uploads(self) -> tuple[ResumableUpload, ...]:
+        """All of them, whoever owns them; those that expire first come first."""
+
+    async def note_received(self, upload_id: str, received: int, expires_at: datetime) -> None:
+        """Raises NotFound (UPLOAD_NOT_FOUND)."""
+
+    async def remove_upload(self, upload_id: str) -> None:
+        """Raises NotFound (UPLOAD_NOT_FOUND)."""
+
+    # -- batches
 
     async def batch(self, batch_id: str) -> Batch:
         """Raises NotFound (BATCH_NOT_FOUND)."""

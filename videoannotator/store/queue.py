@@ -9,7 +9,7 @@ from typing import Any
 
 from videoannotator.errors import Conflict, NotFound
 from videoannotator.jobs import Claim, Idempotency, Job, JobStatus, NewJob, Stage, StageError, StageStatus, new_id
-from videoannotator.store import callers, journal, stages
+from videoannotator.store import callers, inputs, journal, stages
 from videoannotator.store.claims import change_held, held
 from videoannotator.store.rows import as_json, read_job
 
@@ -160,6 +160,8 @@ def _add(connection: sqlite3.Connection, job: NewJob, batch_id: str | None, now:
     seq = _insert_job(connection, job, batch_id, now)
     connection.executemany("INSERT INTO job_tags (tag, job) VALUES (?, ?)", [(tag, seq) for tag in set(job.tags)])
     stages.add(connection, seq, job.stages, now=now)
+    if job.upload_id is not None:
+        inputs.use_upload(connection, job.upload_id)
     if job.retry_of is not None:
         carried = [stage.pipeline for stage in job.stages if stage.carried_over]
         stages.carry_over(connection, job.retry_of, job.id, carried)

@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -25,18 +26,19 @@ from videoannotator.jobs import (
     Preferences,
     Preset,
     Progress,
+    ResumableUpload,
     Stage,
     StageError,
     StageResult,
     Token,
     Usage,
 )
-from videoannotator.store import JobPage, JobQuery, Store, callers, claims, events, nouns, queue, stages
+from videoannotator.store import JobPage, JobQuery, Store, callers, claims, events, inputs, nouns, queue, stages
 from videoannotator.store.bell import Bell
 from videoannotator.store.database import Database
 from videoannotator.store.events import Tail
 from videoannotator.store.listing import page_of
-from videoannotator.store.rows import JOB, only_job
+from videoannotator.store.rows import JOB, milliseconds, only_job
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -231,6 +233,25 @@ class SqliteStore(Store):
 
     async def remove_dataset(self, dataset_id: str) -> None:
         await self._database.write(nouns.remove_dataset, dataset_id)
+
+    async def add_upload(self, upload: ResumableUpload) -> None:
+        await self._database.write(inputs.add_upload, upload)
+
+    async def upload(self, upload_id: str) -> ResumableUpload:
+        rows = await self._database.read(f"{inputs.UPLOADS} WHERE id = ?", (upload_id,))
+        if not rows:
+            raise inputs.no_upload(upload_id)
+        return inputs.upload_from(rows[0])
+
+    async def uploads(self) -> tuple[ResumableUpload, ...]:
+        rows = await self._database.read(f"{inputs.UPLOADS} ORDER BY expires_at, id")
+        return tuple(inputs.upload_from(row) for row in rows)
+
+    async def note_received(self, upload_id: str, received: int, expires_at: datetime) -> None:
+        await self._database.write(inputs.note_received, upload_id, received, milliseconds(expires_at))
+
+    async def remove_upload(self, upload_id: str) -> None:
+        await self._database.write(inputs.remove_upload, upload_id)
 
     async def batch(self, batch_id: str) -> Batch:
         rows = await self._database.read(f"{nouns.BATCHES} WHERE id = ?", (batch_id,))

@@ -1,0 +1,184 @@
+"""
+How a video and an order become a job: from a form, a dataset, or a finished upload.
+
+Whatever goes wrong on the way, files and rows agree afterwards: a job with its video, or neither.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from concurrent.futures import Executor
+from contextlib import asynccontextmanager
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+import msgspec
+
+from videoannotator.errors import NotFound, Refused
+from videoannotator.jobs import Idempotency, Job, NewJob, new_id
+from videoannotator.server.auth import Caller
+from videoannotator.server.datasets import find_video
+from videoannotator.server.decoding import MAX_BODY_BYTES, ApiRequest
+from videoannotator.server.idempotency import key_of, once
+from videoannotator.server.orders import InDataset, JsonOrder, Order, Uploaded, order_of_form, order_of_json
+from videoannotator.server.receive import Upload, UploadLimits, receiving
+from videoannotator.server.uploads import owner_of
+from videoannotator.workspace import Workspace
+
+_SUFFIXES = frozenset(
+    (
+        *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv"),
+        *(".ts", ".webm", ".wmv", ".flac", ".m4a", ".mp3", ".ogg", ".wav"),
+    )
+)
+
+AnyOrder = TypeVar("AnyOrder", bound=Order)
+
+
+class Made(msgspec.Struct, frozen=True):
+    """The job of a submission; `earlier` where the same request had made it already."""
+
+    job: Job
+    earlier: bool = False
+
+
+async def submit_form(request: ApiRequest, workspace: Workspace, caller: Caller, threads: Executor) -> Made:
+    settings = workspace.settings
+    limits = UploadLimits(
+        max_bytes=settings.max_upload_bytes,
+        min_free_bytes=settings.min_free_bytes,
+        fields=frozenset(Order.__struct_fields__),
+        hashed=key_of(request) is not None,
+    )
+    async with receiving(request, workspace.artifacts.uploads, limits, threads) as upload:
+        order = order_of_form(upload.fields)
+        repeatable = once(request, caller, order, upload.filename, upload.sha256 or "")
+        if repeatable is not None and (job := await workspace.store.earlier(repeatable)) is not None:
+            return Made(job, earlier=True)
+        return await _queue_form(upload, await _with_preferences(order, workspace, caller), workspace, repeatable)
+
+
+async def submit_json(request: ApiRequest, workspace: Workspace, caller: Caller) -> Made:
+    order, source = order_of_json(await _small_body(request))
+    repeatable = once(request, caller, order)
+    if repeatable is not None and (earlier := await workspace.store.earlier(repeatable)) is not None:
+        return Made(earlier, earlier=True)
+    order = await _with_preferences(order, workspace, caller)
+    match source:
+        case InDataset():
+            return await _queue_file_of_dataset(source, order, workspace, repeatable)
+        case Uploaded():
+            return await _queue_finished_upload(source, order, workspace, caller, repeatable)
+
+
+def stored_name(filename: str) -> str:
+    """Ours, whatever the client called the file; the ending helps people who look into the folder."""
+    suffix = PurePosixPath(filename).suffix.lower()
+    return f"video{suffix}" if suffix in _SUFFIXES else "video"
+
+
+async def _with_preferences(order: AnyOrder, workspace: Workspace, caller: Caller) -> AnyOrder:
+    """A caller who says nothing of what to run has perhaps said it before."""
+    if order.preset is not None or order.selected_pipelines:
+        return order
+    preferences = await workspace.store.preferences(caller.id)
+    return msgspec.structs.replace(order, preset=preferences.default_preset)
+
+
+async def _queue_form(upload: Upload, order: Order, workspace: Workspace, repeatable: Idempotency | None) -> Made:
+    """The file changes hands: from here on it is the job's, or gone."""
+    job_id = new_id("job")
+    place = workspace.artifacts.video_folder(job_id) / stored_name(upload.filename)
+    async with _removed_unless_queued(workspace, job_id):
+        await asyncio.to_thread(_move, upload.path, place)
+        syncing = asyncio.create_task(asyncio.to_thread(_sync_folders, place), name="sync")  # while the video is probed
+        try:
+            job = await _admit(workspace, place, upload.filename, order, job_id)
+        finally:
+            await syncing
+        if upload.sha256 is not None:
+            job = msgspec.structs.replace(job, video=msgspec.structs.replace(job.video, sha256=upload.sha256))
+        return await _submit(workspace, job, repeatable)
+
+
+async def _queue_file_of_dataset(
+    source: InDataset, order: JsonOrder, workspace: Workspace, repeatable: Idempotency | None
+) -> Made:
+    dataset = await workspace.store.dataset(source.dataset_id)
+    path = await asyncio.to_thread(find_video, dataset, source.path, workspace.settings)
+    job = await workspace.admit(
+        path, path.name, order.selection, owns_video=False, tags=order.tags, priority=order.priority
+    )
+    return await _submit(workspace, job, repeatable)
+
+
+async def _queue_finished_upload(
+    source: Uploaded, order: JsonOrder, workspace: Workspace, caller: Caller, repeatable: Idempotency | None
+) -> Made:
+    """The bytes change hands with the row: a job that is refused leaves the upload as it was."""
+    with workspace.uploads.held(source.upload_id):
+        upload = await workspace.uploads.find(source.upload_id, owner_of(caller))
+        job_id = new_id("job")
+        place = workspace.artifacts.video_folder(job_id) / stored_name(upload.filename)
+        async with _removed_unless_queued(workspace, job_id), workspace.uploads.moved(upload, place):
+            job = await _admit(workspace, place, upload.filename, order, job_id)
+            return await _submit(workspace, msgspec.structs.replace(job, upload_id=upload.id), repeatable)
+
+
+async def _admit(workspace: Workspace, place: Path, filename: str, order: Order, job_id: str) -> NewJob:
+    return await workspace.admit(
+        place, filename, order.selection, owns_video=True, job_id=job_id, tags=order.tags, priority=order.priority
+    )
+
+
+async def _submit(workspace: Workspace, job: NewJob, repeatable: Idempotency | None) -> Made:
+    """A caller that leaves meanwhile is let go when it is known whether there is the job."""
+    submitting = asyncio.create_task(workspace.submit(job, once=repeatable), name=f"submit {job.id}")
+    try:
+        (queued,) = await asyncio.shield(submitting)
+    except asyncio.CancelledError:
+        await asyncio.wait({submitting})
+        raise
+    return Made(queued, earlier=queued.id != job.id)
+
+
+@asynccontextmanager
+async def _removed_unless_queued(workspace: Workspace, job_id: str) -> AsyncIterator[None]:
+    """After the block there is the job with its files, or neither: it was refused, or its twin was faster."""
+    try:
+        yield
+    finally:
+        undoing = asyncio.create_task(_remove_files_without_job(workspace, job_id), name=f"undo {job_id}")
+        await asyncio.shield(undoing)
+
+
+async def _remove_files_without_job(workspace: Workspace, job_id: str) -> None:
+    try:
+        await workspace.store.get(job_id)
+    except NotFound:
+        await asyncio.to_thread(workspace.artifacts.remove, job_id)
+
+
+async def _small_body(request: ApiRequest) -> bytes:
+    """The route has no limit of its own, because of the videos that come through it."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise Refused("The request's body is too large.", code="BODY_TOO_LARGE")
+    return bytes(body)
+
+
+def _move(part: Path, place: Path) -> None:
+    place.parent.mkdir(mode=0o700)
+    part.rename(place)
+
+
+def _sync_folders(place: Path) -> None:
+    """So that the file is still there, under this name, after a power cut."""
+    for folder in (place.parent, place.parent.parent):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
