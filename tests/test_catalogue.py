@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from videoannotator.errors import InvalidConfig, NotFound, Refused
@@ -127,6 +127,7 @@ def test_parameters_must_be_an_object(broken: Any) -> None:
     assert problems_of({"voice_activity": broken}) == {"voice_activity": "WRONG_TYPE"}
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.dictionaries(
         st.sampled_from([*CATALOGUE.names, "other"]),

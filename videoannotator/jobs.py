@@ -160,6 +160,19 @@ class ModelUsed(msgspec.Struct, frozen=True):
     licence: str
 
 
+class ModelFiles(msgspec.Struct, frozen=True):
+    """A model that lies on this disk, whole and verified, for a stage that is about to load it."""
+
+    name: str
+    path: str
+    sha256: str
+    licence: str
+
+    @property
+    def used(self) -> ModelUsed:
+        return ModelUsed(self.name, self.sha256, self.licence)
+
+
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     """How a stage came to its result: all that is needed to get the same bytes again."""
 

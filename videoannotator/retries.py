@@ -7,7 +7,7 @@ import msgspec
 
 from videoannotator.errors import ErrorKind, VideoAnnotatorError, kind_of
 from videoannotator.jobs import Stage
-from videoannotator.pipelines.catalogue import Declaration
+from videoannotator.pipelines.declaration import Declaration
 from videoannotator.settings import Settings
 
 BATCH_SIZE = "batch_size"

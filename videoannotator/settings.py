@@ -52,6 +52,18 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     pipeline_dirs: tuple[Path, ...] = ()
     """Directories with pipelines of your own, each a NAME.yaml and a NAME.py as in videoannotator/pipelines."""
 
+    models_dir: Path | None = None
+    """Directory of the models that were fetched; without one, `models` in the storage directory. May be shared."""
+
+    environments_dir: Path | None = None
+    """Directory of the environments that `install` made; without one, `environments` in the storage directory."""
+
+    auto_download: bool = False
+    """Fetch the models that a job needs when it is about to run, instead of refusing it when it is submitted."""
+
+    offline: bool = False
+    """Open no outbound connection at all: `models pull` and `install` are refused, and nothing is fetched for a job."""
+
     max_concurrent_jobs: int = 4
     """Jobs worked on at the same time."""
 
@@ -139,6 +151,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """`json` for machines, `console` for people; `auto` takes console on a terminal."""
 
     @property
+    def models_folder(self) -> Path:
+        return self.models_dir or self.storage_dir / "models"
+
+    @property
+    def environments_folder(self) -> Path:
+        return self.environments_dir or self.storage_dir / "environments"
+
+    @property
     def stage_slots(self) -> int:
         return self.max_concurrent_stages or max(2, _cores())
 
@@ -170,10 +190,15 @@ def load_settings(given: Mapping[str, Any] | None = None, environ: Mapping[str, 
         ) from exc
 
 
-def bundled(folder: Literal["migrations", "presets"]) -> Path:
-    """A folder that stands at the top of a checkout and inside the package of a wheel."""
+def bundled(folder: Literal["migrations", "presets", "project"]) -> Path:
+    """
+    A folder that stands at the top of a checkout and inside the package of a wheel.
+
+    `project` is where pyproject.toml and uv.lock are: the top of a checkout itself.
+    """
     inside = Path(__file__).parent / "_bundled" / folder
-    return inside if inside.is_dir() else Path(__file__).parents[1] / folder
+    top = Path(__file__).parents[1]
+    return inside if inside.is_dir() else top if folder == "project" else top / folder
 
 
 def _from_toml(file: Path) -> dict[str, Any]:

@@ -5,7 +5,6 @@ Whoever cancels it gets it back only when nothing of it is left: no process, no 
 """
 
 import asyncio
-import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,10 +13,10 @@ from typing import Any
 import msgspec
 
 from videoannotator.artifacts import Artifacts
-from videoannotator.errors import StageEnded, StorageTrouble, VideoAnnotatorError
+from videoannotator.errors import Refused, StageEnded, StageFailed, StorageTrouble, VideoAnnotatorError
 from videoannotator.gate import Gate
 from videoannotator.insistence import Insistence
-from videoannotator.jobs import Artifact, Claim, Provenance, Stage, StageError, StageResult
+from videoannotator.jobs import Artifact, Claim, ModelFiles, Provenance, Stage, StageError, StageResult
 from videoannotator.logs import get_logger
 from videoannotator.notes import Notes
 from videoannotator.pipelines.catalogue import Catalogue
@@ -86,7 +85,7 @@ class StageRun:
             started = time.monotonic()
             try:
                 folder = await asyncio.to_thread(self._artifacts.begin, *self._where)
-                done = await self._run_process(folder)
+                done = await self._run_process(folder, await self._models())
                 sealed = await asyncio.to_thread(self._artifacts.seal, *self._where, done.outputs)
             except (StageEnded, StorageTrouble) as ended:
                 await asyncio.to_thread(self._artifacts.abandon, *self._where)
@@ -97,13 +96,33 @@ class StageRun:
             else:
                 await self._complete(done, sealed, time.monotonic() - started)
 
-    async def _run_process(self, folder: Path) -> Done:
+    async def _models(self) -> tuple[ModelFiles, ...]:
+        """Verified at this moment. Raises StageFailed where one was removed or damaged since the submission."""
+        catalogue, stage = self._tools.catalogue, self._stage
+        declaration = catalogue.get(stage.pipeline)
+        try:
+            return await asyncio.to_thread(catalogue.supplies.models, declaration, stage.used_config)
+        except Refused as refusal:
+            raise StageFailed(refusal.message, code=refusal.code, hint=refusal.hint) from refusal
+
+    def _interpreter(self) -> Path:
+        """Raises StageFailed where the environment was removed since the submission."""
+        catalogue = self._tools.catalogue
+        try:
+            return catalogue.supplies.environments.interpreter(self._environment())
+        except Refused as refusal:
+            raise StageFailed(refusal.message, code=refusal.code, hint=refusal.hint) from refusal
+
+    def _environment(self) -> str:
+        return self._tools.catalogue.get(self._stage.pipeline).engine(self._stage.used_config).environment
+
+    async def _run_process(self, folder: Path, models: tuple[ModelFiles, ...]) -> Done:
         job, tools = self._claim.job, self._tools
         async with Notes(self._store, self._claim, self._stage.pipeline) as self._notes:
             notes = self._notes
             return await tools.runner.run(
-                self._start(folder),
-                interpreter=Path(sys.executable),
+                self._start(folder, models),
+                interpreter=self._interpreter(),
                 log=self._artifacts.log(job.id, self._stage.pipeline),
                 limits=_limits(tools.settings),
                 on_progress=notes.progress,
@@ -111,7 +130,7 @@ class StageRun:
                 on_usage=notes.usage,
             )
 
-    def _start(self, folder: Path) -> Start:
+    def _start(self, folder: Path, models: tuple[ModelFiles, ...]) -> Start:
         job, stage, settings = self._claim.job, self._stage, self._tools.settings
         declaration = self._tools.catalogue.get(stage.pipeline)
         return Start(
@@ -126,6 +145,8 @@ class StageRun:
             threads=settings.stage_threads,
             max_lost_frames=settings.max_lost_frames,
             network=settings.stage_network,
+            environment=self._environment(),
+            models=models,
         )
 
     async def _complete(self, done: Done, sealed: tuple[Artifact, ...], seconds: float) -> None:

@@ -48,7 +48,7 @@ class Workspace:
         self.store = store
         self.runner = runner
         self.prober = prober
-        self.catalogue = Catalogue.load(settings.pipeline_dirs)
+        self.catalogue = Catalogue.of(settings)
         self.artifacts = Artifacts(settings.storage_dir)
         self.uploads = Uploads(self.artifacts.uploads, store, settings)
         self._builtin_presets = builtin_presets()
@@ -118,7 +118,7 @@ class Workspace:
             StorageTrouble: STORAGE_FULL, too little free space to write results.
         """
         preset, pipelines, config = await self._resolve(selection)
-        self.catalogue.require(pipelines, config)
+        await asyncio.to_thread(self.catalogue.require_intact, self.catalogue.require(pipelines, config))
         await asyncio.to_thread(self._require_space)
         video = await self.prober.probe(path, filename)
         return NewJob(

@@ -36,7 +36,7 @@ def run(given: argparse.Namespace) -> int:
     selection = Selection(
         preset=given.preset,
         pipelines=tuple(name.strip() for name in given.pipelines.split(",") if name.strip()),
-        config=parse_settings(given.set, Catalogue.load(load_settings().pipeline_dirs).type_of),
+        config=parse_settings(given.set, Catalogue.of(load_settings()).type_of),
     )
     inputs = find_inputs(given.videos, given.output)
     return annotate(inputs, selection, output=given.output, show=display(as_json=given.json))

@@ -20,7 +20,7 @@ def show_pipelines(given: argparse.Namespace) -> int:
     from videoannotator.pipelines.catalogue import Catalogue
     from videoannotator.settings import load_settings
 
-    catalogue = Catalogue.load(load_settings().pipeline_dirs)
+    catalogue = Catalogue.of(load_settings())
     chosen = [catalogue.get(given.name)] if given.name else list(catalogue)
     if given.json:
         _say_json(chosen)
@@ -29,8 +29,8 @@ def show_pipelines(given: argparse.Namespace) -> int:
     else:
         for pipeline in chosen:
             _say(f"{pipeline.name:<20} {pipeline.display_name}. {_first_sentence(pipeline.description)}")
-            if why := pipeline.unavailable:
-                _say(f"{'':<20} not available: {why.message}")
+            if why := catalogue.lack(pipeline.name):
+                _say(f"{'':<20} not available: {why.message} {why.fix}")
     return 0
 
 

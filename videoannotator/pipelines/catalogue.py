@@ -5,142 +5,56 @@ Reads the YAML declarations beside it and nothing else: no pipeline's code is im
 free of model libraries.
 """
 
-import importlib.util
 import math
+import os
+import re
 from collections.abc import Iterable, Mapping
+from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
+from videoannotator.environments import Environments
 from videoannotator.errors import FieldProblem, InvalidConfig, NotFound, Refused
 from videoannotator.jobs import NewStage, StageError, Video
+from videoannotator.models.catalogue import Models
+from videoannotator.models.shelf import Shelf
+from videoannotator.pipelines.declaration import Declaration, Model, Parameter
+from videoannotator.pipelines.supplies import Lack, Supplies
+from videoannotator.settings import Settings
 
-Scalar = bool | int | float | str
-
-
-class Choice(msgspec.Struct, frozen=True, omit_defaults=True):
-    value: str
-    label: str = ""
-
-
-class Parameter(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
-    name: str
-    type: Literal["boolean", "integer", "number", "string", "enum", "multiselect"]
-    label: str
-    description: str
-    default: Scalar | tuple[str, ...]
-    min: float | None = None
-    max: float | None = None
-    step: float | None = None
-    unit: str = ""
-    enum: tuple[Choice, ...] = ()
-    group: str = ""
-    advanced: bool = False
-
-
-class Engine(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
-    """A library that can do the pipeline's work."""
-
-    name: str
-    description: str
-    environment: str = "default"
-    modules: tuple[str, ...] = ()
-    """What must be importable for it to run."""
-
-    unavailable: str = ""
-    """Why it cannot be chosen yet; empty where it can."""
-
-
-class Component(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
-    """A part of what the pipeline finds."""
-
-    name: str
-    description: str
-    engines: tuple[str, ...] = ()
-    available: bool = True
-    reason: str = ""
-
-
-class DeclaredOutput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    name: str
-    format: str
-    role: str
-    media_type: str
-    description: str
-    in_zip: bool = True
-    optional: bool = False
-    """Left out where there is nothing to say, an RTTM without speech say."""
-
-
-class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    name: str
-    size_bytes: int
-    licence: str
-    source: str
-
-
-class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    device: Literal["cpu", "gpu"] = "cpu"
-    memory_mb: int
-    realtime_factor: float
-    """Seconds of video in a second, on two laptop cores: a guide, not a promise."""
-
-
-class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One pipeline, as its YAML file says."""
-
-    name: str
-    version: str
-    display_name: str
-    family: str
-    description: str
-    needs: Literal["video", "audio"]
-    engines: tuple[Engine, ...]
-    components: tuple[Component, ...] = ()
-    parameters: tuple[Parameter, ...]
-    outputs: tuple[DeclaredOutput, ...]
-    models: tuple[Model, ...] = ()
-    resources: Resources
-    known_limits: tuple[str, ...]
-    default_enabled: bool = True
-    counted_as: tuple[str, str] = ("annotation", "annotations")
-    """What one of its annotations is called, and several."""
-
-    @property
-    def defaults(self) -> dict[str, Any]:
-        return {p.name: list(p.default) if isinstance(p.default, tuple) else p.default for p in self.parameters}
-
-    @property
-    def unavailable(self) -> StageError | None:
-        """Why it cannot run here, with the command that helps; None where it can."""
-        missing = [m for e in self.engines if not e.unavailable for m in e.modules if not _is_installed(m)]
-        if not missing:
-            return None
-        return StageError(
-            "PIPELINE_UNAVAILABLE",
-            f"{self.name} needs {', '.join(sorted(set(missing)))}, which is not installed. Run: uv sync",
-        )
+_NOWHERE = Path(os.devnull)
 
 
 class Catalogue:
     """All declared pipelines, in the order of their names."""
 
-    def __init__(self, files: Iterable[Path]) -> None:
+    def __init__(self, files: Iterable[Path], supplies: Supplies) -> None:
+        self.supplies = supplies
         found = {file: _read(file) for file in files}
         self._by_name = {d.name: d for d in sorted(found.values(), key=lambda d: d.name)}
         self._code = {d.name: _code(file) for file, d in found.items()}
 
     @classmethod
-    def load(cls, more: Iterable[Path] = ()) -> "Catalogue":
+    def load(cls, more: Iterable[Path] = (), *, supplies: Supplies | None = None) -> "Catalogue":
         """
         Read every `NAME.yaml` of this folder and of the others named; a later folder wins over an earlier one.
+
+        Without supplies there are no models and no environment but the default one.
 
         Raises:
             Refused: INVALID_DECLARATION, a file that breaks the form.
         """
-        return cls(file for folder in (Path(__file__).parent, *more) for file in sorted(folder.glob("*.yaml")))
+        nothing = Supplies(Shelf(_NOWHERE, Models.load()), Environments(_NOWHERE))
+        files = (file for folder in (Path(__file__).parent, *more) for file in sorted(folder.glob("*.yaml")))
+        return cls(files, supplies or nothing)
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Catalogue":
+        """What there is with these settings. Raises Refused, as `load` does."""
+        return cls.load(settings.pipeline_dirs, supplies=Supplies.of(settings))
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -154,6 +68,20 @@ class Catalogue:
         if name not in self._by_name:
             raise NotFound.of("pipeline", name, f"There are: {', '.join(self.names)}.")
         return self._by_name[name]
+
+    def lack(self, name: str) -> Lack | None:
+        """What keeps a pipeline from running with its defaults; None where it can."""
+        declaration = self.get(name)
+        return self.supplies.lack(declaration, declaration.defaults)
+
+    def models_of(self, name: str) -> tuple[Model, ...]:
+        """The models of the model catalogue that the engines of a pipeline may load, whatever its parameters say."""
+        patterns = {_any_value(need.name) for engine in self.get(name).engines for need in engine.models}
+        return tuple(
+            Model(name=m.name, size_bytes=m.about_bytes, licence=m.licence, source=m.page)
+            for m in self.supplies.shelf.models
+            if any(fnmatch(m.name, pattern) for pattern in patterns)
+        )
 
     def code_of(self, name: str) -> str:
         """Where a pipeline's code is: `module:function` for ours, `file.py:function` for one from elsewhere."""
@@ -177,11 +105,11 @@ class Catalogue:
             if name not in self._by_name:
                 problems.append(self._unknown(name, "selected_pipelines"))
                 continue
-            if why := self._by_name[name].unavailable:
-                problems.append(FieldProblem("selected_pipelines", why.message, why.code))
             values, wrong = _check_one(self._by_name[name], config.get(name, {}))
             complete[name] = values
             problems += wrong
+            if not wrong and (why := self.supplies.lack(self._by_name[name], values)):
+                problems.append(FieldProblem("selected_pipelines", why.message, why.code, why.fix))
         for name in config:
             if name not in self._by_name:
                 problems.append(self._unknown(name, name))
@@ -198,6 +126,17 @@ class Catalogue:
         if problems:
             raise InvalidConfig(problems)
         return complete
+
+    def require_intact(self, complete: Mapping[str, Mapping[str, Any]]) -> None:
+        """
+        Read models through that were touched since they were last verified; those that will be fetched are left out.
+
+        Raises:
+            Refused: MODEL_DAMAGED, with the command that helps.
+        """
+        for name, values in complete.items():
+            if not self.supplies.missing_models(self.get(name), values):
+                self.supplies.models(self.get(name), values)
 
     def plan(
         self, video: Video, selected: Iterable[str], config: Mapping[str, Mapping[str, Any]]
@@ -228,6 +167,10 @@ def _read(file: Path) -> Declaration:
         message = f"{file} declares the pipeline {declaration.name!r}."
         raise Refused(message, hint="File and pipeline have the same name.", code="INVALID_DECLARATION")
     return declaration
+
+
+def _any_value(template: str) -> str:
+    return re.sub(r"\{\w+\}", "*", template)
 
 
 def _code(file: Path) -> str:
@@ -309,7 +252,3 @@ def _unusable_engine(pipeline: Declaration, values: Mapping[str, Any]) -> list[F
             message = f"The engine {engine.name} is not available: {engine.unavailable}"
             return [FieldProblem(f"{pipeline.name}.engine", message, "ENGINE_UNAVAILABLE", allowed=usable)]
     return []
-
-
-def _is_installed(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None

@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
 
-from videoannotator.jobs import Interval, Ledger, ModelUsed, Output, Video
+from videoannotator.jobs import Interval, Ledger, ModelFiles, ModelUsed, Output, Video
 
 P = TypeVar("P")
 
@@ -45,6 +45,12 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     threads: int
     max_lost_frames: float
     report: Report
+    models: tuple[ModelFiles, ...] = ()
+    """What the declaration's engine needs with these parameters, and what it welcomes as far as that is here."""
+
+    def model(self, name: str) -> ModelFiles | None:
+        """A model by its name in the catalogue; None only for one that the declaration calls welcome."""
+        return next((model for model in self.models if model.name == name), None)
 
     def parameters(self, kind: type[P]) -> P:
         """The configuration as a struct of the pipeline's own; its fields are the declared parameters."""

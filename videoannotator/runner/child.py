@@ -114,6 +114,7 @@ def _stage(start: Start, reporter: Reporter) -> Stage:
         threads=start.threads,
         max_lost_frames=start.max_lost_frames,
         report=reporter,
+        models=start.models,
     )
 
 
@@ -128,6 +129,7 @@ def _done(start: Start, result: object) -> Done:
         libraries=_versions(result.libraries),
         models=result.models,
         device=result.device,
+        environment=start.environment,
         ledger=result.ledger,
         known_limits=start.known_limits,
         warnings=result.warnings,

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from videoannotator.jobs import Interval, Output, Provenance, Video
+from videoannotator.jobs import Interval, ModelFiles, Output, Provenance, Video
 
 MAX_FRAME_BYTES = 4 * 1024**2
 """A longer frame breaks the protocol: nothing a stage has to say is that long, files are."""
@@ -28,6 +28,11 @@ class Start(msgspec.Struct, frozen=True, tag="start", kw_only=True):
     threads: int
     max_lost_frames: float
     network: Literal["none", "auto", "host"]
+    environment: str = "default"
+    """The name of the environment that the stage runs in, for its account."""
+
+    models: tuple[ModelFiles, ...] = ()
+    """Verified just now; there is nothing else that it may load from outside its packages."""
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress"):

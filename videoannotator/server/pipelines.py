@@ -8,10 +8,9 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from videoannotator.errors import FieldProblem
-from videoannotator.pipelines.catalogue import (
-    Catalogue,
+from videoannotator.pipelines.catalogue import Catalogue
+from videoannotator.pipelines.declaration import (
     Component,
-    Declaration,
     DeclaredOutput,
     Engine,
     Model,
@@ -43,6 +42,8 @@ class PipelineAnswer(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
     default_enabled: bool
     available: bool
     reason: str | None = None
+    fix: str | None = None
+    """What helps, where a command does: the command."""
 
 
 class PipelineList(msgspec.Struct, frozen=True):
@@ -87,13 +88,13 @@ class JobConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 @get("/api/v1/pipelines", opt=OPEN)
 async def list_pipelines(catalogue: NamedDependency[Catalogue], all: FromQuery[bool] = False) -> PipelineList:  # noqa: A002
     """Those that can run here now, and with `?all=true` the others too, with the reason."""
-    answers = tuple(answer for declaration in catalogue if (answer := _describe(declaration)).available or all)
+    answers = tuple(answer for name in catalogue.names if (answer := _describe(catalogue, name)).available or all)
     return PipelineList(answers, len(answers))
 
 
 @get(["/api/v1/pipelines/{name:str}", "/api/v1/pipelines/{name:str}/schema"], opt=OPEN)
 async def get_pipeline(catalogue: NamedDependency[Catalogue], name: FromPath[str]) -> PipelineAnswer:
-    return _describe(catalogue.get(name))
+    return _describe(catalogue, name)
 
 
 @post("/api/v1/pipelines/{name:str}/validate", status_code=200, opt=limited(OPEN, "validations"))
@@ -140,8 +141,8 @@ def _issue(problem: FieldProblem) -> Issue:
     )
 
 
-def _describe(declaration: Declaration) -> PipelineAnswer:
-    why = declaration.unavailable
+def _describe(catalogue: Catalogue, name: str) -> PipelineAnswer:
+    declaration, why = catalogue.get(name), catalogue.lack(name)
     return PipelineAnswer(
         name=declaration.name,
         version=declaration.version,
@@ -154,12 +155,13 @@ def _describe(declaration: Declaration) -> PipelineAnswer:
         parameters=declaration.parameters,
         outputs=declaration.outputs,
         output_formats=tuple(dict.fromkeys(output.format for output in declaration.outputs)),
-        models=declaration.models,
+        models=(*declaration.models, *catalogue.models_of(name)),
         resources=declaration.resources,
         known_limits=declaration.known_limits,
         default_enabled=declaration.default_enabled,
         available=why is None,
         reason=why.message if why else None,
+        fix=why.fix if why else None,
     )
 
 

@@ -6,7 +6,7 @@ import time
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 from litestar import Response, get, route
@@ -16,7 +16,7 @@ from litestar.params import FromQuery
 from videoannotator import __version__
 from videoannotator.errors import Forbidden, StorageTrouble
 from videoannotator.jobs import JobStatus
-from videoannotator.pipelines.catalogue import Declaration
+from videoannotator.pipelines.catalogue import Catalogue
 from videoannotator.server.auth import OPEN, READ, Caller, Scope
 from videoannotator.workspace import Workspace
 
@@ -70,6 +70,8 @@ class Availability(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     name: str
     available: bool
     reason: str | None = None
+    fix: str | None = None
+    """What helps, where a command does: the command."""
 
 
 class PipelineCounts(msgspec.Struct, frozen=True):
@@ -202,7 +204,7 @@ def _ffmpeg() -> Ffmpeg:
 
 
 def _pipelines(workspace: Workspace) -> PipelineCounts:
-    available = tuple(d.name for d in workspace.catalogue if d.unavailable is None)
+    available = tuple(name for name in workspace.catalogue.names if workspace.catalogue.lack(name) is None)
     return PipelineCounts(len(workspace.catalogue.names), available)
 
 
@@ -211,14 +213,16 @@ def _details(workspace: Workspace, counts: dict[JobStatus, int], free: int, call
         jobs=counts,
         free_bytes=free,
         min_free_bytes=workspace.settings.min_free_bytes,
-        pipelines=tuple(_availability(declaration) for declaration in workspace.catalogue),
+        pipelines=tuple(_availability(name, workspace.catalogue) for name in workspace.catalogue.names),
         storage_dir=str(workspace.settings.storage_dir) if caller.scope == "admin" else None,
     )
 
 
-def _availability(declaration: Declaration) -> Availability:
-    why: Any = declaration.unavailable
-    return Availability(name=declaration.name, available=why is None, reason=why.message if why else None)
+def _availability(name: str, catalogue: Catalogue) -> Availability:
+    why = catalogue.lack(name)
+    return Availability(
+        name=name, available=why is None, reason=why.message if why else None, fix=why.fix if why else None
+    )
 
 
 ROUTES = [health, system_health, whoami]

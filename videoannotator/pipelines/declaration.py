@@ -1,0 +1,138 @@
+"""What a pipeline's YAML file says: the form of a declaration."""
+
+import fnmatch
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import msgspec
+
+Scalar = bool | int | float | str
+
+
+class Choice(msgspec.Struct, frozen=True, omit_defaults=True):
+    value: str
+    label: str = ""
+
+
+class Parameter(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
+    name: str
+    type: Literal["boolean", "integer", "number", "string", "enum", "multiselect"]
+    label: str
+    description: str
+    default: Scalar | tuple[str, ...]
+    min: float | None = None
+    max: float | None = None
+    step: float | None = None
+    unit: str = ""
+    enum: tuple[Choice, ...] = ()
+    group: str = ""
+    advanced: bool = False
+
+
+class Need(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
+    """A model that an engine loads."""
+
+    name: str
+    """Its name in the model catalogue; `{parameter}` stands for the parameter's value."""
+
+    when: dict[str, tuple[Scalar, ...]] = {}
+    """Only with these values of these parameters."""
+
+    welcome: bool = False
+    """Used if it is here, and not missed otherwise; the name may hold `*`."""
+
+    def applies(self, values: Mapping[str, Any]) -> bool:
+        return all(values.get(parameter) in allowed for parameter, allowed in self.when.items())
+
+
+class Engine(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
+    """A library that can do the pipeline's work."""
+
+    name: str
+    description: str
+    environment: str = "default"
+    modules: tuple[str, ...] = ()
+    """What must be importable for it to run."""
+
+    models: tuple[Need, ...] = ()
+    """Models of the model catalogue that it loads."""
+
+    realtime_factor: float | None = None
+    """Where it differs from the pipeline's own."""
+
+    memory_mb: int | None = None
+    unavailable: str = ""
+    """Why it cannot be chosen yet; empty where it can."""
+
+    def models_for(self, values: Mapping[str, Any]) -> tuple[str, ...]:
+        """The models without which it cannot run with these parameters."""
+        return tuple(need.name.format(**values) for need in self.models if need.applies(values) and not need.welcome)
+
+    def welcome_for(self, values: Mapping[str, Any], known: Iterable[str]) -> tuple[str, ...]:
+        """The models that it uses if they are here."""
+        patterns = [need.name.format(**values) for need in self.models if need.applies(values) and need.welcome]
+        return tuple(name for name in known if any(fnmatch.fnmatch(name, pattern) for pattern in patterns))
+
+
+class Component(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
+    """A part of what the pipeline finds."""
+
+    name: str
+    description: str
+    engines: tuple[str, ...] = ()
+    available: bool = True
+    reason: str = ""
+
+
+class DeclaredOutput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    name: str
+    format: str
+    role: str
+    media_type: str
+    description: str
+    in_zip: bool = True
+    optional: bool = False
+    """Left out where there is nothing to say, an RTTM without speech say."""
+
+
+class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    name: str
+    size_bytes: int
+    licence: str
+    source: str
+
+
+class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    device: Literal["cpu", "gpu"] = "cpu"
+    memory_mb: int
+    realtime_factor: float
+    """Seconds of video in a second, on two laptop cores: a guide, not a promise."""
+
+
+class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One pipeline, as its YAML file says."""
+
+    name: str
+    version: str
+    display_name: str
+    family: str
+    description: str
+    needs: Literal["video", "audio"]
+    engines: tuple[Engine, ...]
+    components: tuple[Component, ...] = ()
+    parameters: tuple[Parameter, ...]
+    outputs: tuple[DeclaredOutput, ...]
+    models: tuple[Model, ...] = ()
+    resources: Resources
+    known_limits: tuple[str, ...]
+    default_enabled: bool = True
+    counted_as: tuple[str, str] = ("annotation", "annotations")
+    """What one of its annotations is called, and several."""
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        return {p.name: list(p.default) if isinstance(p.default, tuple) else p.default for p in self.parameters}
+
+    def engine(self, values: Mapping[str, Any]) -> Engine:
+        """The engine that these parameters choose; the first declared where they choose none."""
+        return next((engine for engine in self.engines if engine.name == values.get("engine")), self.engines[0])
