@@ -51,7 +51,8 @@ def run(
     """Run it to its end in this process; `folder` is made."""
     folder.mkdir(parents=True)
     video = probe(clip)
-    complete = CATALOGUE.require([pipeline], {pipeline: dict(config or {})})
+    automatic = CATALOGUE.get(pipeline).automatic
+    complete = {pipeline: {}} if automatic else CATALOGUE.require([pipeline], {pipeline: dict(config or {})})
     report = report or Recorder()
     module, function = CATALOGUE.code_of(pipeline).split(":")
     result = getattr(importlib.import_module(module), function)(

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -263,3 +264,19 @@ def test_a_disk_that_fills_up_fails_the_job_and_leaves_nothing(clips, tmp_path):
     assert "Traceback" not in done.stdout + done.stderr
     assert "space" in done.stdout + done.stderr
     assert [] == [name for name in left if name != "out"]
+
+
+@pytest.mark.slow
+def test_a_copy_for_browsers_is_made_when_it_is_asked_for(clips, tmp_path):
+    """And not else: on the command line it would cost time that nobody asked to spend."""
+    clip = clips.path("hevc.mp4")
+
+    plain = annotate(clip, "--pipelines", "scene_detection", "--output", "plain", cwd=tmp_path)
+    copied = annotate(clip, "--pipelines", "scene_detection", "--output", "copied", "--browser-copy", cwd=tmp_path)
+
+    assert (0, 0) == (plain.returncode, copied.returncode)
+    assert "browser_copy" not in plain.stdout
+    assert re.search(r"browser_copy +made in \d+\.\d s", copied.stdout)
+    assert {"browser_copy.mp4"} == {f.name for f in (tmp_path / "copied" / "hevc").iterdir()} - {
+        f.name for f in (tmp_path / "plain" / "hevc").iterdir()
+    }

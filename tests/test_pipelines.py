@@ -25,6 +25,7 @@ from videoannotator.formats.rttm import read_rttm
 from videoannotator.formats.scenes import read_scenes
 from videoannotator.formats.table import read_table
 from videoannotator.formats.uem import read_uem
+from videoannotator.jobs import BROWSER_COPY
 from videoannotator.pipelines.ahead import ahead
 from videoannotator.pipelines.face_analysis import regions
 from videoannotator.pipelines.face_tracks import track_faces
@@ -34,7 +35,7 @@ from videoannotator.pipelines.voice_activity import turns_from
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # protobuf's own, at mediapipe's import
 
-every_pipeline = pytest.mark.parametrize("pipeline", CATALOGUE.names)
+every_pipeline = pytest.mark.parametrize("pipeline", [*CATALOGUE.names, BROWSER_COPY])
 
 SPEECH_AT = ((1.0, "Where is the baby? Here is the baby!"), (5.0, "Look at the red ball, shall we roll it?"))
 

@@ -9,6 +9,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+BROWSER_COPY = "browser_copy"
+"""The stage that copies a video for browsers. Nobody selects it, and it finds nothing: alone it is no result."""
+
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
@@ -74,6 +77,9 @@ class Video(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Frames that the container announces, where it does."""
 
     video_codec: str | None = None
+    pixel_format: str | None = None
+    """FFmpeg's name for how the pictures are stored, `yuv420p` say."""
+
     audio_codec: str | None = None
     audio_start_seconds: float = 0.0
     sha256: str | None = None
@@ -92,7 +98,7 @@ class Output(msgspec.Struct, frozen=True):
     """A file the pipeline wrote; its name, role and type stand in the declaration too."""
 
     name: str
-    role: Literal["annotations", "table", "audio_regions", "image", "captions"]
+    role: Literal["annotations", "table", "audio_regions", "image", "captions", "video"]
     media_type: str
     in_zip: bool = True
 
@@ -321,6 +327,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         ahead = [s.eta_seconds for s in self.stages if not s.status.is_final]
         known = [eta for eta in ahead if eta is not None]
         return max(known) if known and len(known) == len(ahead) else None
+
+    @property
+    def selected_pipelines(self) -> tuple[str, ...]:
+        """What a user asked for: the stages without those that the program added."""
+        return tuple(stage.pipeline for stage in self.stages if stage.pipeline != BROWSER_COPY)
 
     @property
     def current_stage(self) -> str | None:

@@ -64,6 +64,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     offline: bool = False
     """Open no outbound connection at all: `models pull` and `install` are refused, and nothing is fetched for a job."""
 
+    browser_copy: bool = True
+    """Copy videos that browsers do not play to H.264, beside the other stages, so that the Viewer can show them."""
+
     max_concurrent_jobs: int = 4
     """Jobs worked on at the same time."""
 

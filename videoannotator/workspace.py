@@ -121,12 +121,13 @@ class Workspace:
         await asyncio.to_thread(self.catalogue.require_intact, self.catalogue.require(pipelines, config))
         await asyncio.to_thread(self._require_space)
         video = await self.prober.probe(path, filename)
+        copying = self.catalogue.copying(video) if self.settings.browser_copy else ()
         return NewJob(
             id=job_id or new_id("job"),
             video=video,
             video_path=path,
             owns_video=owns_video,
-            stages=self.catalogue.plan(video, pipelines, config),
+            stages=(*self.catalogue.plan(video, pipelines, config), *copying),
             config=selection.config,
             preset=preset.name if preset else None,
             preset_content=msgspec.to_builtins(preset) if preset else None,

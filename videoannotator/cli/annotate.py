@@ -21,6 +21,9 @@ def add_to(commands: Any) -> None:
     parser.add_argument(
         "--output", type=Path, default=Path("annotations"), help="where results go (default: the folder annotations)"
     )
+    parser.add_argument(
+        "--browser-copy", action="store_true", help="also make an H.264 copy of videos that browsers do not play"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON line for each video, and nothing else")
     parser.set_defaults(run=run)
 
@@ -39,4 +42,6 @@ def run(given: argparse.Namespace) -> int:
         config=parse_settings(given.set, Catalogue.of(load_settings()).type_of),
     )
     inputs = find_inputs(given.videos, given.output)
-    return annotate(inputs, selection, output=given.output, show=display(as_json=given.json))
+    return annotate(
+        inputs, selection, output=given.output, show=display(as_json=given.json), browser_copy=given.browser_copy
+    )

@@ -9,8 +9,9 @@ import msgspec
 
 from videoannotator.cli.inputs import Input
 from videoannotator.errors import VideoAnnotatorError
-from videoannotator.jobs import Job, NewJob, StageStatus
+from videoannotator.jobs import Job, NewJob, Stage, StageStatus
 from videoannotator.pipelines.catalogue import Catalogue
+from videoannotator.pipelines.declaration import Declaration
 
 
 class StageEnding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -58,7 +59,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
                     pipeline=stage.pipeline,
                     status=stage.status,
                     annotations=stage.annotations,
-                    counted_as=catalogue.get(stage.pipeline).counted_as[stage.annotations != 1],
+                    counted_as=_counted_as(catalogue.get(stage.pipeline), stage),
                     seconds=stage.seconds,
                     message=stage.error.message if stage.error else "",
                     log_tail=log_tails.get(stage.pipeline, ()),
@@ -228,9 +229,14 @@ def lines_of(ending: Ending) -> list[str]:
     return lines
 
 
+def _counted_as(declaration: Declaration, stage: Stage) -> str:
+    return "" if declaration.automatic else declaration.counted_as[stage.annotations != 1]
+
+
 def _stage(stage: StageEnding) -> str:
     if stage.status is StageStatus.COMPLETED:
-        return f"{stage.annotations:>6} {stage.counted_as} in {stage.seconds:.1f} s"
+        what = f"{stage.annotations:>6} {stage.counted_as}" if stage.counted_as else f"{'made':>6}"
+        return f"{what} in {stage.seconds:.1f} s"
     return f"{stage.status}{': ' + stage.message if stage.message else ''}"
 
 

@@ -28,7 +28,9 @@ _SCRATCH = ".videoannotator-"
 _ENDINGS = frozenset({"job.complete", "job.error", "job.cancelled"})
 
 
-def annotate(inputs: Sequence[Input], selection: Selection, *, output: Path, show: Display) -> int:
+def annotate(
+    inputs: Sequence[Input], selection: Selection, *, output: Path, show: Display, browser_copy: bool = False
+) -> int:
     """
     Annotate every video and return the exit code.
 
@@ -38,7 +40,8 @@ def annotate(inputs: Sequence[Input], selection: Selection, *, output: Path, sho
     """
     configure_for_a_command()
     with _scratch(output) as folder, show:
-        return asyncio.run(_Run(inputs, selection, show).work(load_settings({"storage_dir": folder})))
+        settings = load_settings({"storage_dir": folder, "browser_copy": browser_copy})
+        return asyncio.run(_Run(inputs, selection, show).work(settings))
 
 
 class _Run:

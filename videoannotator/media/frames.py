@@ -55,6 +55,15 @@ class Frame(msgspec.Struct, frozen=True):
     """Height x width x 3, upright; height x width for `gray`. It may be kept: its memory is not used again."""
 
 
+class Picture(msgspec.Struct, frozen=True):
+    """A picture as it is stored: neither turned upright nor converted. For who copies rather than looks."""
+
+    number: int
+    timestamp: float
+    pts: int
+    decoded: av.video.frame.VideoFrame
+
+
 class Frames:
     """
     All pictures, or with `rate` the first at or after each multiple of 1/rate seconds. Iterate once.
@@ -101,10 +110,15 @@ class Frames:
         self._stack.close()
 
     def __iter__(self) -> Iterator[Frame]:
+        for picture in self.pictures():
+            yield Frame(picture.number, picture.timestamp, picture.pts, self._picture_of(picture.decoded))
+
+    def pictures(self) -> Iterator[Picture]:
+        """The same before their conversion. Iterate over the one or the other, once."""
         last = -1
-        for frame in self._read(after=last, until_damage=self._threads > 1):
-            last = frame.number
-            yield frame
+        for picture in self._read(after=last, until_damage=self._threads > 1):
+            last = picture.number
+            yield picture
         if self._ledger is None:
             # Several threads meet damage a few frames sooner or later, by chance, and the same file must give the same
             # bytes: from the damage on one thread reads alone.
@@ -112,7 +126,7 @@ class Frames:
             self._open(threads=1)
             yield from self._read(after=last, until_damage=False)
 
-    def _read(self, *, after: int, until_damage: bool) -> Iterator[Frame]:
+    def _read(self, *, after: int, until_damage: bool) -> Iterator[Picture]:
         """The pictures behind number `after`; the ledger is complete unless damage ended it."""
         sampled = 0
         sampling = _Sampling(self._rate)
@@ -121,7 +135,7 @@ class Frames:
             if sampling.takes(timestamp):
                 sampled += 1
                 if number > after:
-                    yield Frame(number, timestamp, pts, self._picture_of(decoded))
+                    yield Picture(number, timestamp, pts, decoded)
         if self._reading.is_whole or not until_damage:
             self._ledger = self._reading.ledger(sampled)
 

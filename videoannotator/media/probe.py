@@ -104,6 +104,7 @@ def _with_picture(video: Video, track: av.VideoStream, glance: _Glance, zero: Fr
         variable_frame_rate=_varies(track, glance.times),
         frame_count=frame_count(track) if track.frames else None,
         video_codec=track.codec_context.codec.canonical_name,
+        pixel_format=track.codec_context.pix_fmt,
     )
 
 

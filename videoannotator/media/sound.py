@@ -1,6 +1,6 @@
 """The sound of a video as one row of numbers, aligned with its pictures."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
@@ -54,6 +54,21 @@ def sound(path: Path, video: Video) -> Sound:
         return _Listening(container, track, video).sound()
 
 
+def decoded_blocks(
+    container: av.container.InputContainer, track: av.AudioStream, on_damage: Callable[[], None]
+) -> Iterator[av.audio.frame.AudioFrame]:
+    """Every block of the track that can be decoded, in order; `on_damage` is called for each that cannot."""
+    for packet in packets_of(container, [track], on_damage):
+        try:
+            frames = track.codec_context.decode(packet)
+        except av.error.EOFError:
+            return
+        except av.error.FFmpegError:
+            on_damage()
+            continue
+        yield from frames
+
+
 class _Listening:
     """One pass over a sound track."""
 
@@ -66,7 +81,7 @@ class _Listening:
         self._blocks = self._failed = 0
 
     def sound(self) -> Sound:
-        for frame in self._frames():
+        for frame in decoded_blocks(self._container, self._track, self._note_failure):
             self._blocks += 1
             self._record(frame)
         self._end_segment()
@@ -82,17 +97,6 @@ class _Listening:
             skipped=0,
         )
         return Sound(self._tape.samples, self._tape.start_seconds, ledger)
-
-    def _frames(self) -> Iterator[av.audio.frame.AudioFrame]:
-        for packet in packets_of(self._container, [self._track], self._note_failure):
-            try:
-                frames = self._track.codec_context.decode(packet)
-            except av.error.EOFError:
-                return
-            except av.error.FFmpegError:
-                self._note_failure()
-                continue
-            yield from frames
 
     def _note_failure(self) -> None:
         self._failed += 1

@@ -18,7 +18,8 @@ import msgspec
 
 from videoannotator.environments import Environments
 from videoannotator.errors import FieldProblem, InvalidConfig, NotFound, Refused
-from videoannotator.jobs import NewStage, StageError, Video
+from videoannotator.jobs import BROWSER_COPY, NewStage, StageError, Video
+from videoannotator.media.playable import browsers_play
 from videoannotator.models.catalogue import Models
 from videoannotator.models.shelf import Shelf
 from videoannotator.pipelines.declaration import Declaration, Model, Parameter
@@ -29,7 +30,7 @@ _NOWHERE = Path(os.devnull)
 
 
 class Catalogue:
-    """All declared pipelines, in the order of their names."""
+    """All declared pipelines; lists and names hold those that users may select, in the order of their names."""
 
     def __init__(self, files: Iterable[Path], supplies: Supplies) -> None:
         self.supplies = supplies
@@ -58,10 +59,10 @@ class Catalogue:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        return tuple(self._by_name)
+        return tuple(d.name for d in self)
 
     def __iter__(self) -> Any:
-        return iter(self._by_name.values())
+        return iter([d for d in self._by_name.values() if not d.automatic])
 
     def get(self, name: str) -> Declaration:
         """Raises NotFound with the code PIPELINE_NOT_FOUND."""
@@ -90,7 +91,7 @@ class Catalogue:
 
     def type_of(self, pipeline: str, parameter: str) -> str | None:
         """The declared type of a parameter; None where there is no such thing."""
-        if pipeline not in self._by_name:
+        if pipeline not in self.names:
             return None
         return next((p.type for p in self._by_name[pipeline].parameters if p.name == parameter), None)
 
@@ -102,7 +103,7 @@ class Catalogue:
         problems: list[FieldProblem] = []
         chosen = list(dict.fromkeys(selected))
         for name in chosen:
-            if name not in self._by_name:
+            if name not in self.names:
                 problems.append(self._unknown(name, "selected_pipelines"))
                 continue
             values, wrong = _check_one(self._by_name[name], config.get(name, {}))
@@ -111,7 +112,7 @@ class Catalogue:
             if not wrong and (why := self.supplies.lack(self._by_name[name], values)):
                 problems.append(FieldProblem("selected_pipelines", why.message, why.code, why.fix))
         for name in config:
-            if name not in self._by_name:
+            if name not in self.names:
                 problems.append(self._unknown(name, name))
             elif name not in chosen:
                 hint = f"Add {name} to the selected pipelines, or leave its parameters out."
@@ -152,6 +153,12 @@ class Catalogue:
         if (lacks := [s.skip_because for s in stages if s.skip_because]) and len(lacks) == len(stages):
             raise InvalidConfig((FieldProblem("video", lacks[0].message, lacks[0].code),))
         return stages
+
+    def copying(self, video: Video) -> tuple[NewStage, ...]:
+        """The stage that copies a video for browsers, where they do not play it as it is."""
+        if not video.has_video or browsers_play(video):
+            return ()
+        return (NewStage(BROWSER_COPY, self.get(BROWSER_COPY).defaults),)
 
     def _unknown(self, name: str, field: str) -> FieldProblem:
         hint = f"There are: {', '.join(self.names)}."

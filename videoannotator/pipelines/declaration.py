@@ -126,6 +126,9 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     resources: Resources
     known_limits: tuple[str, ...]
     default_enabled: bool = True
+    automatic: bool = False
+    """The program adds it where it is needed; users do not see it in lists and cannot select it."""
+
     counted_as: tuple[str, str] = ("annotation", "annotations")
     """What one of its annotations is called, and several."""
 

@@ -22,6 +22,9 @@ from videoannotator.server.files import attachment, serve_file
 from videoannotator.server.streams import Streamed
 from videoannotator.workspace import Workspace
 
+_SHOWN_ENDINGS = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm"})
+"""The names by which the Viewer knows the video."""
+
 _VIDEO_TYPES = {
     ".mp4": "video/mp4",
     ".m4v": "video/mp4",
@@ -167,25 +170,30 @@ def _file(job_id: str, artifact: Artifact) -> FileAnswer:
 
 
 def _entries(workspace: Workspace, job: Job, artifacts: tuple[Artifact, ...]) -> list[Entry]:
-    """The video under its own name, the files under theirs, and the manifest, named so that no client draws it."""
+    """
+    The files under their names, the manifest, named so that no client draws it, and one video: the copy for browsers
+    where there is one, else the original, under the original's name.
+    """
     account = msgspec.json.format(msgspec.json.encode(manifest(job, artifacts)), indent=2)
     entries = [Entry(name="manifest.yaml", size=len(account), content=account)]  # JSON is YAML
+    video, name = job.video_path, _name_of_video(job.video.filename)
     for artifact in artifacts:
-        if artifact.in_zip and artifact.name != MANIFEST:
-            path = workspace.artifacts.find(job, artifacts, artifact.name)
+        if not artifact.in_zip or artifact.name == MANIFEST:
+            continue
+        path = workspace.artifacts.find(job, artifacts, artifact.name)
+        if artifact.role == "video":
+            video, name = path, f"{PurePosixPath(job.video.filename).stem}.mp4"
+        else:
             entries.append(Entry(name=artifact.name, size=path.stat().st_size, content=path))
-    if job.video_path.is_file():
-        size = job.video_path.stat().st_size
-        entries.append(Entry(name=_name_in_zip(job, entries), size=size, content=job.video_path))
+    if video.is_file():
+        name = name if name not in {entry.name for entry in entries} else f"video_{name}"
+        entries.append(Entry(name=name, size=video.stat().st_size, content=video))
     return entries
 
 
-def _name_in_zip(job: Job, entries: list[Entry]) -> str:
-    """An ending that says "video", and no name that another entry has."""
-    name = job.video.filename
-    if PurePosixPath(name).suffix.lower() not in _VIDEO_TYPES:
-        name = f"{name}.mp4"
-    return name if name not in {entry.name for entry in entries} else f"video_{name}"
+def _name_of_video(filename: str) -> str:
+    """With an ending that says "video" to the Viewer."""
+    return filename if PurePosixPath(filename).suffix.lower() in _SHOWN_ENDINGS else f"{filename}.mp4"
 
 
 def _line(data: dict[str, Any]) -> LogLine:

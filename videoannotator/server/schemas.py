@@ -89,7 +89,7 @@ def describe(job: Job) -> JobAnswer:
         video_filename=job.video.filename,
         video_size_bytes=job.video.size_bytes,
         video_duration_seconds=job.video.duration_seconds,
-        selected_pipelines=tuple(stage.pipeline for stage in job.stages),
+        selected_pipelines=job.selected_pipelines,
         config=job.config,
         error_message=job.error.message if job.error else None,
         error_code=job.error.code if job.error else None,

@@ -154,8 +154,8 @@ class Store(Protocol):
     async def finish(self, claim: Claim) -> Job:
         """
         The job is over, and how follows from its stages: all completed, `completed` and full; some, `completed` and
-        partial; none, `failed`. Raises LeaseLost. A job being cancelled must go through `finish_cancelled`; here
-        it raises Conflict (JOB_BEING_CANCELLED).
+        partial; none, or nothing but the copy for browsers, `failed`. Raises LeaseLost. A job being cancelled must go
+        through `finish_cancelled`; here it raises Conflict (JOB_BEING_CANCELLED).
         """
 
     async def fail(self, claim: Claim, error: StageError) -> Job:

@@ -8,7 +8,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from videoannotator.errors import Conflict, NotFound
-from videoannotator.jobs import Claim, Idempotency, Job, JobStatus, NewJob, Stage, StageError, StageStatus, new_id
+from videoannotator.jobs import (
+    BROWSER_COPY,
+    Claim,
+    Idempotency,
+    Job,
+    JobStatus,
+    NewJob,
+    Stage,
+    StageError,
+    StageStatus,
+    new_id,
+)
 from videoannotator.store import callers, inputs, journal, stages
 from videoannotator.store.claims import change_held, held
 from videoannotator.store.rows import as_json, read_job
@@ -88,7 +99,8 @@ def finish(connection: sqlite3.Connection, claim: Claim, *, now: int) -> Job:
         raise Conflict(f"Job {job.id} still has to run {', '.join(unfinished)}.", code="STAGES_NOT_FINISHED")
     incomplete = [stage for stage in job.stages if stage.status is not StageStatus.COMPLETED]
     error = _why_not_full(incomplete)
-    if error is not None and len(incomplete) == len(job.stages):
+    completed = {stage.pipeline for stage in job.stages if stage.status is StageStatus.COMPLETED}
+    if error is not None and completed <= {BROWSER_COPY}:
         return fail(connection, claim, error, now=now)
     return _completed(connection, claim, error, now)
 
