@@ -30,12 +30,6 @@ STILL_MISSING: set[Call] = {
     ("DELETE", "/api/v1/uploads/{}"),
     ("POST", "/api/v1/datasets/{}/videos/scan"),
     ("GET", "/api/v1/datasets/{}/videos"),
-    ("POST", "/api/v1/batches"),
-    ("GET", "/api/v1/batches"),
-    ("GET", "/api/v1/batches/{}"),
-    ("POST", "/api/v1/batches/{}/cancel"),
-    ("POST", "/api/v1/batches/{}/retry"),
-    ("GET", "/api/v1/batches/{}/manifest"),
     ("POST", "/analyze"),
     ("POST", "/api/v1/analyze"),
     ("GET", "/results/{}"),
@@ -46,7 +40,7 @@ STILL_MISSING: set[Call] = {
 NOT_OVER_HTTP = set(
     """
     ARTIFACT_EXISTS CANNOT_LISTEN DATABASE_TOO_NEW INVALID_ASSIGNMENT INVALID_CONFIG INVALID_DECLARATION INVALID_PRESET
-    INVALID_SETTING JOB_BEING_CANCELLED JOB_EXISTS JOB_NOT_BEING_CANCELLED LEASE_LOST LOG_NOT_WRITABLE
+    INPUT_NOT_WAITING INVALID_SETTING JOB_BEING_CANCELLED JOB_EXISTS JOB_NOT_BEING_CANCELLED LEASE_LOST LOG_NOT_WRITABLE
     METHOD_NOT_ALLOWED NOT_FOUND NO_VIDEO_FOUND OUTPUT_IN_THE_WAY PATH_NOT_FOUND PORT_IN_USE REFUSED CONFLICT FORBIDDEN
     STORAGE_TROUBLE RESULT_MISSING SCRATCH_NOT_WRITABLE STAGES_NOT_FINISHED STAGE_NOT_COMPLETED STAGE_NOT_RUNNING
     """.split()  # noqa: SIM905

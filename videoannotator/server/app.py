@@ -11,6 +11,7 @@ from litestar.di import Provide
 
 from videoannotator.pipelines.catalogue import Catalogue
 from videoannotator.server import (
+    batches,
     datasets,
     docs,
     events,
@@ -26,6 +27,7 @@ from videoannotator.server import (
 from videoannotator.server.auth import Caller, Keys, guard
 from videoannotator.server.decoding import MAX_BODY_BYTES, ApiRequest
 from videoannotator.server.front import App, Front, Neighbours
+from videoannotator.server.intake import Intake
 from videoannotator.server.problems import note, problem
 from videoannotator.workspace import Workspace
 
@@ -40,6 +42,7 @@ ROUTES: list[Any] = [
     *datasets.ROUTES,
     *uploads.ROUTES,
     *jobs.ROUTES,
+    *batches.ROUTES,
     *results.ROUTES,
     *events.ROUTES,
     *docs.ROUTES,
@@ -55,12 +58,14 @@ async def building(workspace: Workspace, keys: Keys, *, port: int, closing: asyn
     threads = ThreadPoolExecutor(_UPLOAD_THREADS, thread_name_prefix="upload")
     try:
         neighbours = Neighbours(workspace.settings, port)
-        yield Front(_litestar(workspace, keys, closing, threads), neighbours=neighbours, closing=closing)
+        async with Intake.open(workspace) as intake:
+            app = _litestar(workspace, keys, closing, threads, intake)
+            yield Front(app, neighbours=neighbours, closing=closing)
     finally:
         await asyncio.to_thread(threads.shutdown)
 
 
-def _litestar(workspace: Workspace, keys: Keys, closing: asyncio.Event, threads: Executor) -> Any:
+def _litestar(workspace: Workspace, keys: Keys, closing: asyncio.Event, threads: Executor, intake: Intake) -> Any:
     def provide_workspace() -> Workspace:
         return workspace
 
@@ -72,6 +77,9 @@ def _litestar(workspace: Workspace, keys: Keys, closing: asyncio.Event, threads:
 
     def provide_threads() -> Executor:
         return threads
+
+    def provide_intake() -> Intake:
+        return intake
 
     def provide_api_keys() -> Keys:
         return keys
@@ -87,6 +95,7 @@ def _litestar(workspace: Workspace, keys: Keys, closing: asyncio.Event, threads:
             "catalogue": Provide(provide_catalogue, sync_to_thread=False),
             "closing": Provide(provide_closing, sync_to_thread=False),
             "upload_threads": Provide(provide_threads, sync_to_thread=False),
+            "intake": Provide(provide_intake, sync_to_thread=False),
             "api_keys": Provide(provide_api_keys, sync_to_thread=False),
             "caller": Provide(provide_caller, sync_to_thread=False),
         },

@@ -42,7 +42,7 @@ async def add_dataset(
 ) -> Response[DatasetAnswer]:
     if not 1 <= len(data.name) <= 200 or not data.name.isprintable():
         raise _wrong("name", "A dataset's name has 1 to 200 printable characters.")
-    base = await asyncio.to_thread(_checked_base, data.base_path, workspace.settings)
+    base = await asyncio.to_thread(checked_base, data.base_path, workspace.settings)
     dataset = Dataset(id=new_id("ds"), name=data.name, base_path=base, created_at=datetime.now(UTC))
     await workspace.store.add_dataset(dataset)
     added = await workspace.store.dataset(dataset.id)
@@ -75,7 +75,7 @@ def find_video(dataset: Dataset, relative: str, settings: Settings) -> Path:
     Raises:
         InvalidConfig: it is not there, not a file, or not inside.
     """
-    base = _checked_base(str(dataset.base_path), settings)
+    base = checked_base(str(dataset.base_path), settings)
     parts = relative.split("/")
     if not relative or any(part in ("", ".", "..") or "\0" in part or "\\" in part for part in parts):
         raise _wrong("path", "The path must be relative to the dataset, without '..'.")
@@ -111,7 +111,7 @@ def open_inside(base: Path, parts: list[str]) -> int:
     return here
 
 
-def _checked_base(path: str, settings: Settings) -> Path:
+def checked_base(path: str, settings: Settings) -> Path:
     """The folder itself, behind all links, if it lies in one of the roots that the operator named."""
     try:
         base = Path(path).resolve(strict=True)

@@ -89,7 +89,7 @@ async def _queue_form(upload: Upload, order: Order, workspace: Workspace, repeat
     """The file changes hands: from here on it is the job's, or gone."""
     job_id = new_id("job")
     place = workspace.artifacts.video_folder(job_id) / stored_name(upload.filename)
-    async with _removed_unless_queued(workspace, job_id):
+    async with removed_unless_queued(workspace, job_id):
         await asyncio.to_thread(_move, upload.path, place)
         syncing = asyncio.create_task(asyncio.to_thread(_sync_folders, place), name="sync")  # while the video is probed
         try:
@@ -120,7 +120,7 @@ async def _queue_finished_upload(
         upload = await workspace.uploads.find(source.upload_id, owner_of(caller))
         job_id = new_id("job")
         place = workspace.artifacts.video_folder(job_id) / stored_name(upload.filename)
-        async with _removed_unless_queued(workspace, job_id), workspace.uploads.moved(upload, place):
+        async with removed_unless_queued(workspace, job_id), workspace.uploads.moved(upload, place):
             job = await _admit(workspace, place, upload.filename, order, job_id)
             return await _submit(workspace, msgspec.structs.replace(job, upload_id=upload.id), repeatable)
 
@@ -143,7 +143,7 @@ async def _submit(workspace: Workspace, job: NewJob, repeatable: Idempotency | N
 
 
 @asynccontextmanager
-async def _removed_unless_queued(workspace: Workspace, job_id: str) -> AsyncIterator[None]:
+async def removed_unless_queued(workspace: Workspace, job_id: str) -> AsyncIterator[None]:
     """After the block there is the job with its files, or neither: it was refused, or its twin was faster."""
     try:
         yield

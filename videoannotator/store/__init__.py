@@ -6,12 +6,13 @@ neither is. A status never leaves a final state. Writes that carry a `Claim` are
 away gets LeaseLost, and nothing it wrote afterwards exists.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
 import msgspec
 
+from videoannotator.batches import BatchInput, BatchPlan, BatchTally, InputState
 from videoannotator.jobs import (
     Artifact,
     Batch,
@@ -259,3 +260,46 @@ class Store(Protocol):
         """Raises NotFound (BATCH_NOT_FOUND)."""
 
     async def batches(self) -> tuple[Batch, ...]: ...
+
+    # -- batches whose videos are looked at one by one
+
+    async def add_batch(self, name: str, plan: BatchPlan, videos: Sequence[str]) -> str:
+        """Put on record which videos are to be looked at; the batch's id."""
+
+    async def extend_batch(self, batch_id: str, videos: Sequence[str]) -> None:
+        """Raises NotFound (BATCH_NOT_FOUND), Conflict (BATCH_HAS_NO_PLAN)."""
+
+    async def batch_inputs(self, batch_id: str, state: InputState | None = None) -> tuple[BatchInput, ...]:
+        """In the order in which they were named."""
+
+    async def unfinished_batches(self) -> tuple[str, ...]:
+        """Those with videos that wait to be looked at, oldest first."""
+
+    async def admit_input(self, batch_id: str, position: int, job: NewJob) -> Job:
+        """The video has a job now, which is queued. Raises Conflict (INPUT_NOT_WAITING)."""
+
+    async def reject_input(self, batch_id: str, position: int, error: StageError) -> None:
+        """No job is made of it. Raises Conflict (INPUT_NOT_WAITING)."""
+
+    async def skip_input(self, batch_id: str, position: int, done_by: str) -> None:
+        """No job is made of it, because that one did it before. Raises Conflict (INPUT_NOT_WAITING)."""
+
+    async def batch_page(self, limit: int, offset: int) -> tuple[tuple[Batch, ...], int]:
+        """Newest first, and how many there are in all."""
+
+    async def batch_tally(self, batch_id: str) -> BatchTally: ...
+
+    async def latest_jobs(self, batch_id: str) -> dict[str, Job]:
+        """The latest retry of each of its jobs, by the id of the first."""
+
+    async def cancel_batch(self, batch_id: str) -> None:
+        """What waits, is pending or runs is cancelled or being cancelled. Raises NotFound (BATCH_NOT_FOUND)."""
+
+    async def pause_batch(self, batch_id: str) -> None:
+        """Nothing of it is claimed until `resume_batch`. Raises NotFound (BATCH_NOT_FOUND)."""
+
+    async def resume_batch(self, batch_id: str) -> None:
+        """Raises NotFound (BATCH_NOT_FOUND)."""
+
+    async def finished_alike(self, size_bytes: int) -> tuple[Job, ...]:
+        """Completed jobs on files of exactly this size whose SHA-256 is known, newest first; 50 at most."""

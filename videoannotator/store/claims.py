@@ -21,7 +21,9 @@ NEXT = """
 UPDATE jobs SET status = 'running', attempts = attempts + 1, lease_token = lease_token + 1, worker = :worker,
     lease_until = :lease_until, started_at = :now
 WHERE seq = (
-    SELECT seq FROM jobs INDEXED BY jobs_ready WHERE status = 'pending' ORDER BY priority DESC, seq LIMIT 1
+    SELECT seq FROM jobs INDEXED BY jobs_ready
+    WHERE status = 'pending' AND (batch_id IS NULL OR batch_id NOT IN (SELECT id FROM batches WHERE paused_at NOT NULL))
+    ORDER BY priority DESC, seq LIMIT 1
 )
 RETURNING id, lease_token"""
 

@@ -21,7 +21,7 @@ BATCHES = """
 SELECT id, name, created_at, (
     SELECT json_group_object(status, number)
     FROM (SELECT status, count(*) AS number FROM jobs WHERE batch_id = batches.id GROUP BY status)
-) FROM batches"""
+), plan, paused_at FROM batches"""
 
 _preset = msgspec.json.Decoder(Preset)
 _counts = msgspec.json.Decoder(dict[JobStatus, int])
@@ -114,8 +114,15 @@ def no_batch(batch_id: str) -> NotFound:
 
 
 def batch_from(row: Sequence[Any]) -> Batch:
-    batch_id, name, created_at, counts = row
-    return Batch(id=batch_id, name=name, created_at=moment(created_at), counts=every_status(_counts.decode(counts)))
+    batch_id, name, created_at, counts, plan, paused_at = row
+    return Batch(
+        id=batch_id,
+        name=name,
+        created_at=moment(created_at),
+        counts=every_status(_counts.decode(counts)),
+        plan=None if plan is None else msgspec.json.decode(plan),
+        paused_at=maybe_moment(paused_at),
+    )
 
 
 def every_status(counts: dict[JobStatus, int]) -> dict[JobStatus, int]:

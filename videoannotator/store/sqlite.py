@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
+from videoannotator.batches import BatchInput, BatchPlan, BatchTally, InputState
 from videoannotator.jobs import (
     Artifact,
     Batch,
@@ -33,7 +34,19 @@ from videoannotator.jobs import (
     Token,
     Usage,
 )
-from videoannotator.store import JobPage, JobQuery, Store, callers, claims, events, inputs, nouns, queue, stages
+from videoannotator.store import (
+    JobPage,
+    JobQuery,
+    Store,
+    batches,
+    callers,
+    claims,
+    events,
+    inputs,
+    nouns,
+    queue,
+    stages,
+)
 from videoannotator.store.bell import Bell
 from videoannotator.store.database import Database
 from videoannotator.store.events import Tail
@@ -263,6 +276,55 @@ class SqliteStore(Store):
         """Newest first."""
         rows = await self._database.read(f"{nouns.BATCHES} ORDER BY created_at DESC, id DESC")
         return tuple(nouns.batch_from(row) for row in rows)
+
+    # -- batches whose videos are looked at one by one
+
+    async def add_batch(self, name: str, plan: BatchPlan, videos: Sequence[str]) -> str:
+        return await self._database.write(batches.add, name, plan, videos, now=self._now())
+
+    async def extend_batch(self, batch_id: str, videos: Sequence[str]) -> None:
+        await self._database.write(batches.extend, batch_id, videos)
+
+    async def batch_inputs(self, batch_id: str, state: InputState | None = None) -> tuple[BatchInput, ...]:
+        return await batches.inputs_of(self._database, batch_id, state)
+
+    async def unfinished_batches(self) -> tuple[str, ...]:
+        return await batches.unfinished(self._database)
+
+    async def admit_input(self, batch_id: str, position: int, job: NewJob) -> Job:
+        added = await self._database.write(batches.admit, batch_id, position, job, now=self._now())
+        self._bell.ring()
+        return added
+
+    async def reject_input(self, batch_id: str, position: int, error: StageError) -> None:
+        await self._database.write(batches.reject, batch_id, position, error)
+
+    async def skip_input(self, batch_id: str, position: int, done_by: str) -> None:
+        await self._database.write(batches.skip, batch_id, position, done_by)
+
+    async def batch_page(self, limit: int, offset: int) -> tuple[tuple[Batch, ...], int]:
+        return await batches.page(self._database, limit, offset)
+
+    async def batch_tally(self, batch_id: str) -> BatchTally:
+        return await batches.tally(self._database, batch_id)
+
+    async def latest_jobs(self, batch_id: str) -> dict[str, Job]:
+        return await batches.latest_jobs(self._database, batch_id)
+
+    async def cancel_batch(self, batch_id: str) -> None:
+        await self._database.write(batches.cancel_waiting, batch_id)
+        while await self._database.write(batches.cancel_slice, batch_id, now=self._now()):
+            self._bell.ring()
+
+    async def pause_batch(self, batch_id: str) -> None:
+        await self._database.write(batches.pause, batch_id, now=self._now())
+
+    async def resume_batch(self, batch_id: str) -> None:
+        await self._database.write(batches.resume, batch_id)
+        self._bell.ring()
+
+    async def finished_alike(self, size_bytes: int) -> tuple[Job, ...]:
+        return await batches.finished_alike(self._database, size_bytes)
 
     async def _fenced(
         self,

@@ -1,0 +1,121 @@
+"""A batch in full, one line for each video that was named, for people (CSV) and programs (JSON)."""
+
+import csv
+import io
+from collections.abc import Iterable
+from datetime import datetime
+
+import msgspec
+
+from videoannotator.batches import BatchLine
+from videoannotator.jobs import Job, Stage, StageStatus
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+class StageLine(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    pipeline: str
+    status: StageStatus
+    attempts: int
+    cached: bool
+    seconds: float | None = None
+    annotations: int | None = None
+    cpu_seconds: float | None = None
+    peak_memory_bytes: int | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+
+
+class ReportLine(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    video: str
+    state: str
+    """waiting, pending, running, cancelling, completed, failed, cancelled, rejected, skipped or removed."""
+
+    outcome: str | None = None
+    job_id: str | None = None
+    """Of a skipped one the job that did it before."""
+
+    error_code: str | None = None
+    error_message: str | None = None
+    filename: str | None = None
+    sha256: str | None = None
+    video_seconds: float | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    seconds: float | None = None
+    """From begin to end."""
+
+    attempts: int | None = None
+    stages: tuple[StageLine, ...] = ()
+
+
+def describe_line(line: BatchLine) -> ReportLine:
+    job, error = line.job, line.error
+    told = ReportLine(
+        video=line.video,
+        state=line.state,
+        job_id=line.job_id,
+        error_code=error.code if error else None,
+        error_message=error.message if error else None,
+    )
+    return told if job is None else _with_job(told, job)
+
+
+def as_csv(lines: Iterable[ReportLine]) -> bytes:
+    """
+    A header, then a row for each video; each pipeline has columns of its own. UTF-8 with a byte order mark, which
+    spreadsheets need to read it as such. A text that a spreadsheet would take for a formula has an apostrophe in front.
+    """
+    lines = list(lines)
+    pipelines = sorted({stage.pipeline for line in lines for stage in line.stages})
+    out = io.StringIO()
+    table = csv.writer(out, lineterminator="\r\n")
+    fields = [name for name in ReportLine.__struct_fields__ if name != "stages"]
+    columns = [name for name in StageLine.__struct_fields__ if name not in ("pipeline", "cached")]
+    table.writerow([*fields, *(f"{pipeline}.{column}" for pipeline in pipelines for column in columns)])
+    for line in lines:
+        stages = {stage.pipeline: stage for stage in line.stages}
+        cells = [getattr(line, name) for name in fields]
+        cells += [getattr(stages.get(p), column, None) for p in pipelines for column in columns]
+        table.writerow([_cell(value) for value in cells])
+    return b"\xef\xbb\xbf" + out.getvalue().encode()
+
+
+def _with_job(told: ReportLine, job: Job) -> ReportLine:
+    seconds = (job.finished_at - job.started_at).total_seconds() if job.finished_at and job.started_at else None
+    return msgspec.structs.replace(
+        told,
+        outcome=job.outcome,
+        filename=job.video.filename,
+        sha256=job.video.sha256,
+        video_seconds=job.video.duration_seconds,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+        seconds=seconds,
+        attempts=job.attempts,
+        stages=tuple(_stage(stage) for stage in job.stages),
+    )
+
+
+def _stage(stage: Stage) -> StageLine:
+    return StageLine(
+        pipeline=stage.pipeline,
+        status=stage.status,
+        attempts=stage.attempts,
+        cached=stage.status is StageStatus.COMPLETED and stage.attempts == 0,
+        seconds=stage.seconds,
+        annotations=stage.annotations,
+        cpu_seconds=round(stage.usage.cpu_seconds, 2) if stage.usage else None,
+        peak_memory_bytes=stage.usage.peak_memory_bytes if stage.usage else None,
+        error_code=stage.error.code if stage.error else None,
+        error_message=stage.error.message if stage.error else None,
+    )
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    text = str(value)
+    return f"'{text}" if isinstance(value, str) and text.startswith(_FORMULA) else text
