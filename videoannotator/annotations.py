@@ -53,6 +53,33 @@ class Face(msgspec.Struct, frozen=True):
     """Pixels, (x, y) in the order the engine's model defines."""
 
 
+class Keypoint(msgspec.Struct, frozen=True):
+    """A joint or a part of the face, in pixels."""
+
+    x: float
+    y: float
+    score: float
+    """How sure the engine is that it can be seen there, 0 to 1."""
+
+
+class Person(msgspec.Struct, frozen=True):
+    sample: Sample
+    bounding_box: BoundingBox
+    score: float
+    keypoints: tuple[Keypoint, ...]
+    """COCO's 17, in its order."""
+
+    track_id: int | None = None
+
+
+class Build(msgspec.Struct, frozen=True):
+    """What the proportions of a body say of a person: `adult`, `child`, or `unknown`."""
+
+    label: str
+    confidence: float
+    """0 to 1: how far beyond the border, not a probability."""
+
+
 class Turn(msgspec.Struct, frozen=True):
     """A stretch of voice; `label` names the speaker, or `SPEECH` where nobody was told apart."""
 

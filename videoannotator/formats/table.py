@@ -9,10 +9,10 @@ Losses: types (all cells are text), landmarks, empty frames. A text that a sprea
 """
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from videoannotator.annotations import Face, Scene, Turn
+from videoannotator.annotations import Build, Face, Person, Scene, Turn
 from videoannotator.formats.document import pixels, seconds, share
 
 Cell = str | int | float | None
@@ -54,7 +54,16 @@ def write_scene_table(file: Path, scenes: Iterable[Scene]) -> None:
 
 
 def write_face_table(file: Path, faces: Iterable[Face]) -> None:
-    write_table(file, (*_COMMON, "x", "y", "width", "height", "score"), (_face(face) for face in faces))
+    write_table(file, (*_COMMON, "x", "y", "width", "height", "score"), (_box(face) for face in faces))
+
+
+def write_person_table(
+    file: Path, persons: Iterable[Person], builds: Mapping[int, Build], keypoint_names: Sequence[str]
+) -> None:
+    """Box, label, and for every keypoint `NAME_x`, `NAME_y` (pixels) and `NAME_score`."""
+    points = [f"{name}_{part}" for name in keypoint_names for part in ("x", "y", "score")]
+    columns = (*_COMMON, "x", "y", "width", "height", "score", "label", "label_confidence", *points)
+    write_table(file, columns, (_person(person, builds.get(person.track_id or 0)) for person in persons))
 
 
 def write_turn_table(file: Path, turns: Iterable[Turn]) -> None:
@@ -76,10 +85,16 @@ def write_turn_table(file: Path, turns: Iterable[Turn]) -> None:
     )
 
 
-def _face(face: Face) -> tuple[Cell, ...]:
-    at, box = seconds(face.sample.timestamp), face.bounding_box
-    frame = (at, 0, at, face.sample.frame_number, face.track_id)
-    return (*frame, pixels(box.x), pixels(box.y), pixels(box.width), pixels(box.height), share(face.score))
+def _box(find: Face | Person) -> tuple[Cell, ...]:
+    at, box = seconds(find.sample.timestamp), find.bounding_box
+    frame = (at, 0, at, find.sample.frame_number, find.track_id)
+    return (*frame, pixels(box.x), pixels(box.y), pixels(box.width), pixels(box.height), share(find.score))
+
+
+def _person(person: Person, build: Build | None) -> tuple[Cell, ...]:
+    points = [cell for k in person.keypoints for cell in (pixels(k.x), pixels(k.y), share(k.score))]
+    label = (build.label, share(build.confidence)) if build else (None, None)
+    return (*_box(person), *label, *points)
 
 
 def _safe(cell: Cell) -> Cell:

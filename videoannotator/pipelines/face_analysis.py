@@ -7,12 +7,8 @@ width that raised the recall from 0.3 to 1.0.
 """
 
 import hashlib
-import os
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
 import msgspec
@@ -24,7 +20,8 @@ from videoannotator.jobs import Interval, Ledger, ModelUsed, Output, Video
 from videoannotator.media.frames import Frame, Frames
 from videoannotator.pipelines.ahead import ahead
 from videoannotator.pipelines.contract import Result, Stage
-from videoannotator.pipelines.face_tracks import overlap, track_faces
+from videoannotator.pipelines.mediapipe_import import without_pyplot
+from videoannotator.pipelines.tracks import overlap, tracked
 
 OUTPUTS = (
     Output("face_analysis.json", "annotations", "application/json"),
@@ -72,7 +69,7 @@ class Region(msgspec.Struct, frozen=True):
 def run(stage: Stage) -> Result:
     parameters = stage.parameters(Parameters)
     samples, found, ledger = _look(stage, parameters)
-    faces, tracks = track_faces(
+    faces, tracks = tracked(
         samples,
         found,
         step_seconds=1 / min(parameters.rate, stage.video.frame_rate or parameters.rate),
@@ -140,7 +137,7 @@ class _Finder:
     """Mediapipe's face detector, and its face mesh where that is asked for."""
 
     def __init__(self, parameters: Parameters, video: Video) -> None:
-        with _without_pyplot():
+        with without_pyplot():
             from mediapipe.python.solutions.face_detection import FaceDetection
             from mediapipe.python.solutions.face_mesh import FaceMesh
 
@@ -258,20 +255,3 @@ def _models_used(parameters: Parameters) -> tuple[ModelUsed, ...]:
         ModelUsed(Path(file).stem, hashlib.sha256((folder / file).read_bytes()).hexdigest(), "Apache-2.0")
         for file in files
     )
-
-
-@contextmanager
-def _without_pyplot() -> Iterator[None]:
-    """
-    Imports of mediapipe inside get an empty matplotlib.
-
-    Its drawing module wants one at import, which costs 1 s of the 1.6 s and writes a font cache; nobody draws here.
-    """
-    os.environ.setdefault("GLOG_minloglevel", "2")
-    absent = [name for name in ("matplotlib", "matplotlib.pyplot") if name not in sys.modules]
-    sys.modules.update({name: ModuleType(name) for name in absent})
-    try:
-        yield
-    finally:
-        for name in absent:
-            del sys.modules[name]

@@ -1,87 +1,85 @@
 """
-Faces over time: which face of one frame is which of the next, by ByteTrack (in supervision).
+Finds over time: which face or person of one frame is which of the next, by ByteTrack (in supervision).
 
-A detector's false alarms come and go from frame to frame, faces stay: what makes no track of the least duration is
+A detector's false alarms come and go from frame to frame, people stay: what makes no track of the least duration is
 left out.
 """
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
-from videoannotator.annotations import BoundingBox, Face, Sample
+from videoannotator.annotations import BoundingBox, Face, Person, Sample
+
+Find = TypeVar("Find", Face, Person)
 
 MATCHING_COST = 0.8
-"""ByteTrack joins a track and a face where 1 - overlap * score is at most that much."""
+"""ByteTrack joins a track and a find where 1 - overlap * score is at most that much."""
 
-SAME_FACE_OVERLAP = 0.5
-"""Overlap (IoU) from which a face and the one seen there before are one."""
+SAME_OVERLAP = 0.5
+"""Overlap (IoU) from which a find and the one seen there before are one."""
 
 ROUNDING_SECONDS = 1e-6
 
 
 class Track(msgspec.Struct, frozen=True):
-    """One face from its first sample to its last. `duration` includes the last sample's own time."""
+    """One face or person from its first sample to its last. `duration` includes the last sample's own time."""
 
     id: int
     onset: float
     duration: float
 
 
-def track_faces(
+def tracked(
     samples: Sequence[Sample],
-    faces: Mapping[int, Sequence[Face]],
+    finds: Mapping[int, Sequence[Find]],
     *,
     step_seconds: float,
     max_gap_seconds: float,
     min_duration_seconds: float,
     min_score: float,
-) -> tuple[list[Face], list[Track]]:
+) -> tuple[list[Find], list[Track]]:
     """
-    The faces that are part of a track, with its id, in the order of time, and the tracks in the order they begin.
+    The finds that are part of a track, with its id, in the order of time, and the tracks in the order they begin.
 
     Args:
         samples: every frame that was looked at, in order.
-        faces: by frame number.
+        finds: by frame number.
         step_seconds: usual time between two samples.
-        max_gap_seconds: a face that is hidden for longer gets a new id.
-        min_duration_seconds: shorter tracks are left out, with their faces.
-        min_score: a track begins only with a face of that score.
+        max_gap_seconds: who is hidden for longer gets a new id.
+        min_duration_seconds: shorter tracks are left out, with their finds.
+        min_score: a track begins only with a find of that score.
     """
-    if not any(faces.values()):
+    if not any(finds.values()):
         return [], []  # spares the second that the import of supervision takes
-    runs = _joined(_runs(samples, faces, max_gap_seconds / step_seconds, min_score), max_gap_seconds)
-    tracked: list[Face] = []
+    runs = _joined(_runs(samples, finds, max_gap_seconds / step_seconds, min_score), max_gap_seconds)
+    kept: list[Find] = []
     tracks: list[Track] = []
     for run in runs:
         onset, duration = _time(run[0]), _time(run[-1]) - _time(run[0]) + step_seconds
         if duration >= min_duration_seconds - ROUNDING_SECONDS:
             tracks.append(Track(len(tracks) + 1, onset, duration))
-            tracked += [msgspec.structs.replace(face, track_id=len(tracks)) for face in run]
-    return sorted(tracked, key=lambda f: (f.sample.frame_number, f.track_id)), tracks
-
-
-Run = list[Face]
-"""One face in the order of time."""
+            kept += [msgspec.structs.replace(find, track_id=len(tracks)) for find in run]
+    return sorted(kept, key=lambda f: (f.sample.frame_number, f.track_id)), tracks
 
 
 def _runs(
-    samples: Sequence[Sample], faces: Mapping[int, Sequence[Face]], max_gap: float, min_score: float
-) -> list[Run]:
-    """ByteTrack's tracks. It tells of one from its second face on; the first is added here."""
+    samples: Sequence[Sample], finds: Mapping[int, Sequence[Find]], max_gap: float, min_score: float
+) -> list[list[Find]]:
+    """ByteTrack's tracks, each in the order of time. It tells of one from its second find on; the first is added."""
     tracker = _byte_track(max_gap, min_score)
-    runs: dict[int, Run] = {}
-    free_before: list[Face] = []
+    runs: dict[int, list[Find]] = {}
+    free_before: list[Find] = []
     for sample in samples:
-        found = faces.get(sample.frame_number, ())
+        found = finds.get(sample.frame_number, ())
         ids = _update(tracker, found)
         for place, track in ids.items():
             if track not in runs:
                 runs[track] = _take_first(free_before, found[place])
             runs[track].append(found[place])
-        free_before = [face for place, face in enumerate(found) if place not in ids]
+        free_before = [find for place, find in enumerate(found) if place not in ids]
     return sorted(runs.values(), key=lambda run: (_time(run[0]), run[0].bounding_box.x))
 
 
@@ -98,14 +96,14 @@ def _byte_track(max_gap: float, min_score: float) -> Any:
         )
 
 
-def _update(tracker: Any, found: Sequence[Face]) -> dict[int, int]:
-    """Place of a face in `found` to the id of its track. Called for every sample, also an empty one."""
+def _update(tracker: Any, found: Sequence[Find]) -> dict[int, int]:
+    """Place of a find in `found` to the id of its track. Called for every sample, also an empty one."""
     import numpy
     from supervision.detection.core import Detections
 
     detections = Detections(
-        numpy.array([_corners(face.bounding_box) for face in found], dtype=numpy.float32).reshape(-1, 4),
-        confidence=numpy.array([face.score for face in found], dtype=numpy.float32),
+        numpy.array([_corners(find.bounding_box) for find in found], dtype=numpy.float32).reshape(-1, 4),
+        confidence=numpy.array([find.score for find in found], dtype=numpy.float32),
         data={"place": numpy.arange(len(found))},
     )
     tracked = tracker.update_with_detections(detections)
@@ -114,25 +112,25 @@ def _update(tracker: Any, found: Sequence[Face]) -> dict[int, int]:
     return dict(zip(tracked.data["place"].tolist(), tracked.tracker_id.tolist(), strict=True))
 
 
-def _take_first(free: list[Face], face: Face) -> Run:
-    best = max(free, key=lambda other: overlap(other.bounding_box, face.bounding_box), default=None)
-    if best is None or overlap(best.bounding_box, face.bounding_box) < SAME_FACE_OVERLAP:
+def _take_first(free: list[Find], find: Find) -> list[Find]:
+    best = max(free, key=lambda other: overlap(other.bounding_box, find.bounding_box), default=None)
+    if best is None or overlap(best.bounding_box, find.bounding_box) < SAME_OVERLAP:
         return []
     free.remove(best)
     return [best]
 
 
-def _joined(runs: Sequence[Run], max_gap_seconds: float) -> list[Run]:
+def _joined(runs: Sequence[list[Find]], max_gap_seconds: float) -> list[list[Find]]:
     """
     Runs that go on where another ended not long before are one.
 
-    ByteTrack expects a hidden face to move on as it did before; one that waits behind hands comes back where it was.
+    ByteTrack expects who is hidden to move on as it did before; a face that waits behind hands comes back where it was.
     """
-    joined: list[Run] = []
+    joined: list[list[Find]] = []
     for run in runs:
         ended = [e for e in joined if 0 < _time(run[0]) - _time(e[-1]) <= max_gap_seconds + ROUNDING_SECONDS]
         best = max(ended, key=lambda e: overlap(e[-1].bounding_box, run[0].bounding_box), default=None)
-        if best is not None and overlap(best[-1].bounding_box, run[0].bounding_box) >= SAME_FACE_OVERLAP:
+        if best is not None and overlap(best[-1].bounding_box, run[0].bounding_box) >= SAME_OVERLAP:
             best += run
         else:
             joined.append(list(run))
@@ -152,5 +150,5 @@ def _corners(box: BoundingBox) -> tuple[float, float, float, float]:
     return box.x, box.y, box.x + box.width, box.y + box.height
 
 
-def _time(face: Face) -> float:
-    return face.sample.timestamp
+def _time(find: Face | Person) -> float:
+    return find.sample.timestamp

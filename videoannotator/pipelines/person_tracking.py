@@ -1,0 +1,178 @@
+"""
+People and their poses: COCO's 17 keypoints of each, and ids that stay with a person over time.
+
+Two engines. MediaPipe's pose comes with its weights and sees one person, whoever is most prominent. RTMO, a one-stage
+network on onnxruntime, sees all of them and needs its model.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from videoannotator.annotations import BoundingBox, Keypoint, Person, Sample
+from videoannotator.formats.persons import KEYPOINTS, write_persons
+from videoannotator.formats.table import write_person_table
+from videoannotator.jobs import Interval, Ledger, ModelUsed, Output, Video
+from videoannotator.media.frames import Frame, Frames
+from videoannotator.pipelines.ahead import ahead
+from videoannotator.pipelines.build import METHOD, builds
+from videoannotator.pipelines.contract import Result, Stage
+from videoannotator.pipelines.mediapipe_import import without_pyplot
+from videoannotator.pipelines.tracks import tracked
+
+OUTPUTS = (
+    Output("person_tracking.json", "annotations", "application/json"),
+    Output("person_tracking.csv", "table", "text/csv"),
+)
+FRAMES_AHEAD = 12
+"""Decoded frames that wait, 1.5 MB each at the default size."""
+
+BLAZEPOSE_OF_COCO = (0, 2, 5, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28)
+"""Which of MediaPipe's 33 landmarks is which of COCO's 17."""
+
+MARGIN = 0.1
+"""MediaPipe gives no box: that of the keypoints it sees, wider and higher by this share on each side."""
+
+LEAST_KEYPOINTS = 3
+"""Fewer that are seen make no person."""
+
+
+class Parameters(msgspec.Struct, frozen=True, kw_only=True):
+    engine: str
+    rate: float
+    min_score: float
+    min_keypoint_score: float
+    max_gap: float
+    min_track_duration: float
+    max_side: int
+
+
+class Finder(Protocol):
+    """An engine at work."""
+
+    libraries: tuple[str, ...]
+    models: tuple[ModelUsed, ...]
+
+    def find(self, image: Any, sample: Sample) -> Sequence[Person]:
+        """People of one RGB frame (height x width x 3), in its pixels."""
+
+
+def run(stage: Stage) -> Result:
+    parameters = stage.parameters(Parameters)
+    samples, found, ledger, finder = _look(stage, parameters)
+    persons, tracks = tracked(
+        samples,
+        found,
+        step_seconds=1 / min(parameters.rate, stage.video.frame_rate or parameters.rate),
+        max_gap_seconds=parameters.max_gap,
+        min_duration_seconds=parameters.min_track_duration,
+        min_score=parameters.min_score,
+    )
+    of_track = builds(persons, parameters.min_keypoint_score)
+    write_persons(
+        stage.output_folder / "person_tracking.json",
+        stage.video,
+        persons,
+        samples,
+        engine=parameters.engine,
+        builds=of_track,
+        build_method=METHOD,
+        min_keypoint_score=parameters.min_keypoint_score,
+    )
+    write_person_table(stage.output_folder / "person_tracking.csv", persons, of_track, KEYPOINTS)
+    stage.report.progress(stage.video.duration_seconds)
+    return Result(
+        annotations=len(persons),
+        outputs=OUTPUTS,
+        engine=parameters.engine,
+        libraries=(*finder.libraries, "supervision", "av", "numpy"),
+        ledger=ledger,
+        intervals=tuple(Interval("person_track", t.onset, t.duration, f"person {t.id}", t.id) for t in tracks),
+        models=finder.models,
+    )
+
+
+def _look(stage: Stage, parameters: Parameters) -> tuple[list[Sample], dict[int, Sequence[Person]], Ledger, Finder]:
+    samples: list[Sample] = []
+    found: dict[int, Sequence[Person]] = {}
+    with Frames(
+        stage.video_path,
+        stage.video,
+        rate=parameters.rate,
+        pixel_format="rgb24",
+        max_side=parameters.max_side,
+        threads=stage.threads,
+    ) as frames:
+        with ahead(frames, FRAMES_AHEAD) as coming:
+            finder = _MediapipePose(parameters)
+            for frame in coming:
+                samples.append(Sample(frame.number, frame.timestamp, frame.pts))
+                if persons := _in_video(finder.find(frame.image, samples[-1]), frame, stage.video):
+                    found[frame.number] = persons
+                stage.report.progress(frame.timestamp)
+        frames.check(stage.max_lost_frames)
+    return samples, found, frames.ledger, finder
+
+
+class _MediapipePose:
+    """MediaPipe's BlazePose (full), one person, each frame on its own: what was seen before pulls nothing along."""
+
+    libraries: tuple[str, ...] = ("mediapipe",)
+
+    def __init__(self, parameters: Parameters) -> None:
+        with without_pyplot():
+            from mediapipe.python.solutions.pose import Pose
+
+        self._min_keypoint_score = parameters.min_keypoint_score
+        self._pose = Pose(static_image_mode=True, model_complexity=1, min_detection_confidence=parameters.min_score)
+        self.models = _bundled_models()
+
+    def find(self, image: Any, sample: Sample) -> Sequence[Person]:
+        import numpy
+
+        landmarks = self._pose.process(numpy.ascontiguousarray(image)).pose_landmarks
+        if landmarks is None:
+            return ()
+        height, width = image.shape[:2]
+        points = [landmarks.landmark[number] for number in BLAZEPOSE_OF_COCO]
+        keypoints = tuple(Keypoint(p.x * width, p.y * height, min(1.0, p.visibility)) for p in points)
+        seen = [k for k in keypoints if k.score >= self._min_keypoint_score and 0 <= k.x < width and 0 <= k.y < height]
+        if len(seen) < LEAST_KEYPOINTS:
+            return ()
+        return (Person(sample, _around(seen), sum(k.score for k in seen) / len(seen), keypoints),)
+
+
+def _around(keypoints: Sequence[Keypoint]) -> BoundingBox:
+    left, right = min(k.x for k in keypoints), max(k.x for k in keypoints)
+    top, bottom = min(k.y for k in keypoints), max(k.y for k in keypoints)
+    wider, higher = (right - left) * MARGIN, (bottom - top) * MARGIN
+    return BoundingBox(left - wider, top - higher, right - left + 2 * wider, bottom - top + 2 * higher)
+
+
+def _in_video(persons: Sequence[Person], frame: Frame, video: Video) -> tuple[Person, ...]:
+    """In pixels of the video, boxes cut at its edges."""
+    scale = video.width / frame.image.shape[1]
+    return tuple(_scaled(person, scale, video) for person in persons)
+
+
+def _scaled(person: Person, scale: float, video: Video) -> Person:
+    box = person.bounding_box
+    left, top = max(0.0, box.x * scale), max(0.0, box.y * scale)
+    right = min(float(video.width), (box.x + box.width) * scale)
+    bottom = min(float(video.height), (box.y + box.height) * scale)
+    return msgspec.structs.replace(
+        person,
+        bounding_box=BoundingBox(left, top, max(0.0, right - left), max(0.0, bottom - top)),
+        keypoints=tuple(Keypoint(k.x * scale, k.y * scale, k.score) for k in person.keypoints),
+    )
+
+
+def _bundled_models() -> tuple[ModelUsed, ...]:
+    import mediapipe
+
+    folder = Path(mediapipe.__file__).parent / "modules"
+    files = (folder / "pose_detection/pose_detection.tflite", folder / "pose_landmark/pose_landmark_full.tflite")
+    return tuple(ModelUsed(f.stem, hashlib.sha256(f.read_bytes()).hexdigest(), "Apache-2.0") for f in files)
