@@ -8,6 +8,7 @@ from typing import Any
 
 from litestar import Litestar
 from litestar.di import Provide
+from litestar.routes import HTTPRoute
 
 from videoannotator.pipelines.catalogue import Catalogue
 from videoannotator.server import (
@@ -109,4 +110,16 @@ def _litestar(workspace: Workspace, keys: Keys, closing: asyncio.Event, threads:
         debug=False,
     )
     app.state.api_keys = keys
+    _name_all_methods(app)
     return app
+
+
+def _name_all_methods(app: Litestar) -> None:
+    """Litestar answers OPTIONS with the methods of a path's first handler alone, though others have come to it."""
+    for route in app.routes:
+        if isinstance(route, HTTPRoute):
+            handler = route.create_options_handler(route.path)
+            handler.owner = app
+            handler.on_registration(app)
+            parameters = handler.create_kwargs_model(path_parameters=route.path_parameters)
+            route.route_handler_map["OPTIONS"] = (handler, parameters)

@@ -15,7 +15,10 @@ from videoannotator.server.problems import MEDIA_TYPE, Problem
 
 _METHODS = ("get", "head", "post", "put", "patch", "delete", "options", "websocket")
 _TITLES = {200: "As asked.", 201: "Made.", 202: "Accepted.", 204: "Done; there is nothing to say."}
-_TYPES: dict[str, Schema] = {"text": {"type": "string"}, "binary": {"type": "string", "format": "binary"}}
+_TYPES: dict[str, Schema] = {
+    "text": {"type": "string"},
+    "binary": {"contentMediaType": "application/octet-stream"},
+}
 _SECURITY = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer va_...`"},
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key."},

@@ -42,7 +42,8 @@ def reference(name: str) -> Schema:
 
 def _refine(schema: Schema, struct: type[msgspec.Struct]) -> None:
     """What msgspec leaves out: sentences, times as times, and that an answer's empty fields are left out, not null."""
-    left_out = struct.__struct_config__.omit_defaults
+    is_request = struct.__struct_config__.forbid_unknown_fields  # it takes null for what may be left out
+    left_out = struct.__struct_config__.omit_defaults and not is_request
     said = _sentences(struct)
     for field in msgspec.structs.fields(struct):
         told = schema["properties"][field.encode_name]

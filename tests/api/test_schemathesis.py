@@ -1,0 +1,86 @@
+"""
+A stranger who has read nothing but /openapi.json: schemathesis sends what the document allows and what it forbids, and
+holds every answer against it: no 500, no status, type, header or field that is not described.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.server import ADMIN, Served
+
+_CONFIGURATION = """
+headers = {{ Authorization = "Bearer {key}" }}
+request-timeout = 10.0
+
+# A body that fits its schema may still name a pipeline that there is not, or a path that is not allowed.
+[checks.positive_data_acceptance]
+expected-statuses = ["2xx", "400", "404", "409", "413", "415", "416", "422", "429"]
+
+[parameters]
+"path.job_id" = "{job}"
+
+# Streams do not end; test_events.py and test_openapi.py hold what they say against the document.
+[[operations]]
+include-name = ["GET /api/v1/events/stream", "GET /api/v1/events/ws"]
+enabled = false
+
+# These would take away what the others look at.
+[[operations]]
+include-method = ["DELETE"]
+parameters = {{ "path.job_id" = "job_that_is_not_there" }}
+
+[[operations]]
+include-name = ["GET /api/v1/jobs/{{job_id}}/files/{{name}}", "HEAD /api/v1/jobs/{{job_id}}/files/{{name}}"]
+parameters = {{ "path.job_id" = "{job}", "path.name" = "out.json" }}
+
+# "null" in a query is read as nothing given.
+[[operations]]
+include-name = ["GET /api/v1/jobs"]
+checks = {{ negative_data_rejection = {{ enabled = false }} }}
+"""
+
+
+async def test_every_answer_is_as_the_document_says(server: Served, clip: Path, tmp_path: Path) -> None:
+    """What generated clients rely on. Few cases for each operation; the long run below has many."""
+    await _run(server, clip, tmp_path, "--phases", "examples,coverage", "--max-examples", "1")
+
+
+@pytest.mark.slow
+async def test_every_answer_is_as_the_document_says_whatever_is_sent(
+    server: Served, clip: Path, tmp_path: Path
+) -> None:
+    """The same with hundreds of made-up requests for each operation, and with calls that follow each other."""
+    await _run(server, clip, tmp_path, "--phases", "examples,coverage,fuzzing", "--max-examples", "40")
+
+
+async def _run(server: Served, clip: Path, folder: Path, *words: str) -> None:
+    job = await server.finished(clip)
+    configuration = folder / "schemathesis.toml"
+    configuration.write_text(_CONFIGURATION.format(key=ADMIN, job=job["id"]))
+    command = [sys.executable, "-m", "schemathesis.cli", "--no-color", "--config-file", str(configuration), "run"]
+    options = ["--seed", "1", "--workers", "1", "--warnings", "off", *words]
+
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        f"{server.url}/openapi.json",
+        *options,
+        cwd=folder,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=os.environ | {"SCHEMATHESIS_HOOKS": "", "PYTHONWARNINGS": "ignore"},
+    )
+    try:
+        told, _ = await asyncio.wait_for(process.communicate(), 240)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+    assert process.returncode == 0, told.decode()
+    assert "Tested:" in told.decode(), told.decode()
+    assert json.loads((await server.http.get("/health")).content)["status"] == "healthy"
