@@ -19,7 +19,7 @@ request-timeout = 10.0
 
 # A body that fits its schema may still name a pipeline that there is not, or a path that is not allowed.
 [checks.positive_data_acceptance]
-expected-statuses = ["2xx", "400", "404", "409", "413", "415", "416", "422", "429"]
+expected-statuses = ["2xx", "3xx", "400", "404", "409", "413", "415", "416", "422", "429"]
 
 [parameters]
 "path.job_id" = "{job}"
