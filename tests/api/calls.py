@@ -41,8 +41,10 @@ def spoken_of_in(page: Path) -> set[Call]:
 
 
 def served(handlers: Iterable[BaseRouteHandler]) -> dict[Call, str]:
-    """What the server has, with the scope. HEAD goes without saying; a websocket begins as GET."""
-    routes = [route for route in routes_of(handlers) if route.method != "head"]
+    """What the server has, with the scope. HEAD beside GET and OPTIONS go without saying; a websocket begins as GET."""
+    there = list(routes_of(handlers))
+    read = {route.path for route in there if route.method == "get"}
+    routes = [r for r in there if r.method != "options" and not (r.method == "head" and r.path in read)]
     method = {"websocket": "GET"}
     return {
         (method.get(route.method, route.method.upper()), re.sub(r"\{\w+\}", "{}", route.path)): route.scope or "open"

@@ -27,6 +27,7 @@ from videoannotator.server import (
 )
 from videoannotator.server.auth import Caller, Keys, guard
 from videoannotator.server.decoding import MAX_BODY_BYTES, ApiRequest
+from videoannotator.server.docs import is_ours
 from videoannotator.server.front import App, Front, Neighbours
 from videoannotator.server.intake import Intake
 from videoannotator.server.problems import note, problem
@@ -117,7 +118,7 @@ def _litestar(workspace: Workspace, keys: Keys, closing: asyncio.Event, threads:
 def _name_all_methods(app: Litestar) -> None:
     """Litestar answers OPTIONS with the methods of a path's first handler alone, though others have come to it."""
     for route in app.routes:
-        if isinstance(route, HTTPRoute):
+        if isinstance(route, HTTPRoute) and not is_ours(route.route_handler_map["OPTIONS"][0]):
             handler = route.create_options_handler(route.path)
             handler.owner = app
             handler.on_registration(app)

@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 from litestar import Response, get
+from litestar.handlers import BaseRouteHandler
+from litestar.routes import HTTPRoute
 
 from videoannotator.server.auth import OPEN
 from videoannotator.server.decoding import ApiRequest
@@ -52,7 +54,12 @@ def _document(handlers: list[Any]) -> Document:
 def _handlers(app: Any) -> list[Any]:
     """Every handler once. Litestar has one of its own at each path, for OPTIONS."""
     found = {id(h): h for r in app.routes for h in getattr(r, "route_handlers", None) or [r.route_handler]}
-    return [handler for handler in found.values() if getattr(handler, "http_methods", None) != {"OPTIONS"}]
+    return [handler for handler in found.values() if is_ours(handler)]
+
+
+def is_ours(handler: BaseRouteHandler) -> bool:
+    """Not one that Litestar made, to answer OPTIONS."""
+    return handler.fn.__module__ != HTTPRoute.__module__
 
 
 @cache

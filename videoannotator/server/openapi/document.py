@@ -1,5 +1,6 @@
 """The document: what the routes say of themselves and what was written about them, as one OpenAPI 3.1 object."""
 
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -79,12 +80,10 @@ class _Types:
 
     def __init__(self, routes: Iterable[Route]) -> None:
         types = [Problem]
-        self._names: dict[str, Any] = {}
         for route in routes:
             types += [kind for kind in (route.body, route.answer) if kind not in (None, Any, type(None))]
-            self._names |= {name: kind for name, kind in route.names.items() if _is_struct(kind)}
-        named = [self._names[name] for name in _named() if name in self._names]
-        self._schemas, self._components = schemas_of([*types, *named])
+        structs = _structs()
+        self._schemas, self._components = schemas_of([*types, *(structs[name] for name in _named() if name in structs)])
 
     def of(self, kind: Any) -> Schema:
         """Of a Python type, or of what a file calls one: `binary`, `text`, a Struct's name, or a schema."""
@@ -109,13 +108,19 @@ def _named() -> Iterator[str]:
                 yield from (kind for kind in content.values() if isinstance(kind, str) and kind not in _TYPES)
 
 
-def _is_struct(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+def _structs() -> dict[str, Any]:
+    """Every Struct that a module of the server names."""
+    modules = [module for name, module in sorted(sys.modules.items()) if name.startswith("videoannotator.server.")]
+    return {
+        name: kind
+        for module in modules
+        for name, kind in vars(module).items()
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+    }
 
 
 def _operation(route: Route, said: Operation, page: Page, types: _Types) -> dict[str, Any]:
-    own = (Value(name=name, where="header", required=False, schema={"type": "string"}) for name in said.headers)
-    parameters = [_parameter(value, said) for value in (*route.values, *own)]
+    parameters = [_parameter(value, said) for value in (*route.values, *map(_header, said.headers))]
     body = _body(route, said, types)
     made: dict[str, Any] = {
         "operationId": route.operation_id,
@@ -154,6 +159,12 @@ def _parameter(value: Value, said: Operation) -> dict[str, Any]:
         "schema": value.schema,
         "example": said.parameters.get(value.name, usual.example),
     }
+
+
+def _header(name: str) -> Value:
+    """One that the handler reads itself."""
+    usual = shared().parameters[name]
+    return Value(name=name, where="header", required=usual.required, schema=usual.schema)
 
 
 def _body(route: Route, said: Operation, types: _Types) -> dict[str, Any]:

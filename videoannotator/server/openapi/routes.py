@@ -57,9 +57,6 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     answer: Any
     """The type of what is answered as JSON; `type(None)` for nothing, Any where the annotation does not say."""
 
-    names: dict[str, Any]
-    """What the names in the handler's module mean."""
-
 
 def routes_of(handlers: Iterable[BaseRouteHandler]) -> Iterator[Route]:
     """One for every method at every path, ordered by path within each handler."""
@@ -85,7 +82,6 @@ def _route(handler: BaseRouteHandler, hints: dict[str, Any], path: str, method: 
         values=tuple(_values(handler, hints, path)),
         body=next((get_args(hint)[0] for hint in hints.values() if _kind(hint) is BodyKwarg), None),
         answer=_answered(hints.get("return", Any)),
-        names=handler.fn.__globals__,
     )
 
 

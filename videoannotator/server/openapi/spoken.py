@@ -63,6 +63,10 @@ class Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 class Parameter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     description: str
     example: Any
+    schema: dict[str, Any] = msgspec.field(default_factory=lambda: {"type": "string"})
+    """Of a header that a handler reads itself."""
+
+    required: bool = False
 
 
 class Shared(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
