@@ -37,6 +37,8 @@ CASES: list[tuple[str, str, dict[str, str], bytes, int, str]] = [
     ("POST", VALIDATE, JSON, b'"text"', 422, "WRONG_TYPE"),
     ("POST", VALIDATE, JSON, b"", 422, "WRONG_TYPE"),
     ("POST", VALIDATE, JSON, b'{"config": {}, "reason": 1}', 422, "UNKNOWN_FIELD"),
+    ("POST", "/api/v1/jobs/job_x/retry", JSON, b'{"from_scratch": 0}', 422, "INVALID_VALUE"),
+    ("POST", "/api/v1/jobs/job_x/retry", JSON, b'{"from_scratch": "true"}', 422, "INVALID_VALUE"),
     ("POST", VALIDATE, KEY | {"content-type": "text/plain"}, b'{"config": {}}', 415, "UNSUPPORTED_MEDIA_TYPE"),
     ("POST", "/api/v1/jobs", KEY | {"content-type": "text/xml"}, b"<a/>", 415, "UNSUPPORTED_MEDIA_TYPE"),
     ("POST", "/api/v1/jobs", JSON, b"[" * 100_000, 400, "MALFORMED_JSON"),

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import msgspec
 from litestar import Request
+from litestar.exceptions import ValidationException
 
 from videoannotator.errors import FieldProblem, InvalidConfig, Refused
 
@@ -26,7 +27,18 @@ class ApiRequest(Request[Any, Any, Any]):
             hint = "Send application/json."
             raise Refused("The body has a type that is not read here.", hint=hint, code="UNSUPPORTED_MEDIA_TYPE")
         value = self.scope["state"]["json"] = parse_json(body or b"null")
+        self._refuse_other_types(value)
         return value
+
+    def _refuse_other_types(self, value: Any) -> None:
+        """Litestar would take 0 for false and "5" for 5; what a caller did not say is not guessed."""
+        field = self.scope["route_handler"].parsed_data_field
+        if field is None:
+            return
+        try:
+            msgspec.convert(value, field.annotation)
+        except msgspec.ValidationError as exc:
+            raise ValidationException(str(exc)) from exc
 
 
 def parse_json(body: bytes | str) -> Any:
