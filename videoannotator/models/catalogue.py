@@ -6,6 +6,7 @@ them when they are fetched, others against the checksum declared here or, withou
 in every case what came is recorded then and checked against that record ever after.
 """
 
+import fnmatch
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -58,7 +59,7 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     files: tuple[File, ...] = ()
     required: tuple[str, ...]
-    """Without these files it cannot be loaded."""
+    """Without these files it cannot be loaded; shell patterns where an archive has its own folders."""
 
     gated: bool = False
     """Its authors ask for an account and consent before they give it."""
@@ -66,7 +67,7 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     def lacks(self, paths: Iterable[str]) -> str:
         """What is missing of these files, in words; empty where nothing is."""
         there = set(paths)
-        missing = [path for path in self.required if path not in there]
+        missing = [path for path in self.required if not fnmatch.filter(there, path)]
         if self.one_of and there.isdisjoint(self.one_of):
             missing.append(" or ".join(self.one_of))
         return ", ".join(missing)

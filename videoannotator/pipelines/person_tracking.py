@@ -21,6 +21,7 @@ from videoannotator.pipelines.ahead import ahead
 from videoannotator.pipelines.build import METHOD, builds
 from videoannotator.pipelines.contract import Result, Stage
 from videoannotator.pipelines.mediapipe_import import without_pyplot
+from videoannotator.pipelines.rtmo import Rtmo
 from videoannotator.pipelines.tracks import tracked
 
 OUTPUTS = (
@@ -42,6 +43,7 @@ LEAST_KEYPOINTS = 3
 
 class Parameters(msgspec.Struct, frozen=True, kw_only=True):
     engine: str
+    model: str
     rate: float
     min_score: float
     min_keypoint_score: float
@@ -55,6 +57,7 @@ class Finder(Protocol):
 
     libraries: tuple[str, ...]
     models: tuple[ModelUsed, ...]
+    device: str
 
     def find(self, image: Any, sample: Sample) -> Sequence[Person]:
         """People of one RGB frame (height x width x 3), in its pixels."""
@@ -92,6 +95,7 @@ def run(stage: Stage) -> Result:
         ledger=ledger,
         intervals=tuple(Interval("person_track", t.onset, t.duration, f"person {t.id}", t.id) for t in tracks),
         models=finder.models,
+        device=finder.device,
     )
 
 
@@ -107,7 +111,7 @@ def _look(stage: Stage, parameters: Parameters) -> tuple[list[Sample], dict[int,
         threads=stage.threads,
     ) as frames:
         with ahead(frames, FRAMES_AHEAD) as coming:
-            finder = _MediapipePose(parameters)
+            finder = _finder(stage, parameters)
             for frame in coming:
                 samples.append(Sample(frame.number, frame.timestamp, frame.pts))
                 if persons := _in_video(finder.find(frame.image, samples[-1]), frame, stage.video):
@@ -117,10 +121,19 @@ def _look(stage: Stage, parameters: Parameters) -> tuple[list[Sample], dict[int,
     return samples, found, frames.ledger, finder
 
 
+def _finder(stage: Stage, parameters: Parameters) -> Finder:
+    if parameters.engine == "mediapipe":
+        return _MediapipePose(parameters)
+    model = stage.model(parameters.model)
+    assert model is not None, "the declaration says that the engine needs it"
+    return Rtmo(model, min_score=parameters.min_score, threads=stage.threads)
+
+
 class _MediapipePose:
     """MediaPipe's BlazePose (full), one person, each frame on its own: what was seen before pulls nothing along."""
 
     libraries: tuple[str, ...] = ("mediapipe",)
+    device = "cpu"
 
     def __init__(self, parameters: Parameters) -> None:
         with without_pyplot():
