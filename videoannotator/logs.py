@@ -1,9 +1,11 @@
 """
 How the engine logs: one line for each thing, on standard error, for people or as JSON. What libraries say through
-`logging` goes the same way. Everybody takes the logger, and structlog itself, from here.
+`logging` goes the same way. Everybody takes the logger, and structlog itself, from here. Keys never get into it: the
+last step before a line is written takes out everything that looks like one, whoever put it there.
 """
 
 import logging
+import re
 import sys
 from collections.abc import MutableMapping
 from typing import Any
@@ -24,6 +26,13 @@ bind_contextvars = structlog.contextvars.bind_contextvars
 bound_contextvars = structlog.contextvars.bound_contextvars
 
 
+_SECRETS = re.compile(
+    r"\b(?P<kind>va_|vt_)[A-Za-z0-9_-]{20,}"
+    r"|(?P<before>\btoken=|\bBearer\s+|\bX-API-Key:\s*)[^\s&\"',;]{8,}",
+    re.IGNORECASE,
+)
+
+
 def configure(settings: Settings) -> None:
     """Once, before anything is logged."""
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
@@ -34,6 +43,7 @@ def configure(settings: Settings) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            _Redacting(settings.api_key),
             structlog.processors.JSONRenderer() if as_json else _for_people,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -52,11 +62,42 @@ def configure_for_a_command() -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            _Redacting(),
             _for_people,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
     )
+
+
+def redacted(text: str) -> str:
+    """The text with `***` in the place of every key, ticket and token in it."""
+    return _SECRETS.sub(lambda found: f"{found['kind'] or found['before']}***", text)
+
+
+class _Redacting:
+    """structlog's step that takes keys out of a line, the operator's own among them, which may have any form."""
+
+    def __init__(self, outside_key: str = "") -> None:
+        self._outside = outside_key
+
+    def __call__(self, _: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        for name, value in list(event.items()):
+            event[name] = self._without_keys(value)
+        return event
+
+    def _without_keys(self, value: Any) -> Any:
+        match value:
+            case str():
+                return redacted(value.replace(self._outside, "***") if self._outside else value)
+            case list() | tuple():
+                return [self._without_keys(part) for part in value]
+            case dict():
+                return {name: self._without_keys(part) for name, part in value.items()}
+            case None | bool() | int() | float():
+                return value
+            case _:
+                return self._without_keys(str(value))
 
 
 class _Bridge(logging.Handler):

@@ -38,13 +38,16 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Ask for a key on every route that is not open. Off only where nobody else can reach the port."""
 
     api_key: str = ""
-    """An admin key from outside, for containers. Empty: one is made and printed on the first start."""
+    """An admin key from outside (16 characters or more). Empty: one is made and printed on the first start."""
 
     allowed_origins: tuple[str, ...] = ()
     """Web origins that may call the API, beside localhost and 127.0.0.1 on ports 19011-19020 and on the own port."""
 
     allowed_hosts: tuple[str, ...] = ()
     """Host names the server answers to, beside localhost, 127.0.0.1, [::1] and the address it listens on."""
+
+    viewer_dir: Path | None = None
+    """Directory with a build of the browser client, served at /viewer/."""
 
     data_roots: tuple[Path, ...] = ()
     """Directories whose videos may be annotated in place, without an upload."""

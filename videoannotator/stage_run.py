@@ -160,6 +160,7 @@ class StageRun:
         )
         await self._tools.insist(lambda: self._store.finish_stage(self._claim, self._stage.pipeline, result))
         await asyncio.to_thread(self._artifacts.publish, *self._where, sealed)
+        self._log.info("stage completed", seconds=result.seconds, annotations=result.annotations)
         self._is_over = True
 
     def _with_warning(self, provenance: Provenance) -> Provenance:

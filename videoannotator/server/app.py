@@ -17,6 +17,7 @@ from videoannotator.server import (
     docs,
     events,
     jobs,
+    page,
     pipelines,
     preferences,
     presets,
@@ -24,6 +25,7 @@ from videoannotator.server import (
     system,
     tokens,
     uploads,
+    viewer,
 )
 from videoannotator.server.auth import Caller, Keys, guard
 from videoannotator.server.decoding import MAX_BODY_BYTES, ApiRequest
@@ -48,6 +50,8 @@ ROUTES: list[Any] = [
     *results.ROUTES,
     *events.ROUTES,
     *docs.ROUTES,
+    *page.ROUTES,
+    *viewer.ROUTES,
 ]
 
 

@@ -17,7 +17,7 @@ import msgspec
 from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
 
-from videoannotator.errors import Forbidden, NotFound
+from videoannotator.errors import Forbidden, NotFound, Refused
 from videoannotator.jobs import Token, new_id
 from videoannotator.server.limits import Kind, Limits, address_of
 from videoannotator.server.tickets import PREFIX as TICKET_PREFIX
@@ -37,6 +37,7 @@ READ_ALSO_BY_TOKEN: dict[str, Any] = {"scope": "read", "token": True}
 
 _KEY = re.compile(r"va_[A-Za-z0-9_-]{20,200}")
 _WRONG = frozenset({"KEY_MALFORMED", "KEY_UNKNOWN", "KEY_EXPIRED", "KEY_REVOKED", "TICKET_INVALID", "TICKET_EXPIRED"})
+_SHORTEST_OUTSIDE = 16
 _HINT = "Send a key as 'Authorization: Bearer va_...' or 'X-API-Key: va_...'."
 
 
@@ -66,6 +67,10 @@ class Keys:
 
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store = store
+        if 0 < len(settings.api_key) < _SHORTEST_OUTSIDE:
+            message = f"VIDEOANNOTATOR_API_KEY is shorter than {_SHORTEST_OUTSIDE} characters, so it can be guessed."
+            hint = "Make one with: python -c 'import secrets; print(\"va_\" + secrets.token_urlsafe(32))'."
+            raise Refused(message, hint=hint, code="INVALID_SETTING")
         self._outside = settings.api_key.encode()
         self.required = settings.require_auth
         self.tickets = Tickets()

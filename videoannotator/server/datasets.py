@@ -13,6 +13,7 @@ from litestar.params import FromPath, JSONBody
 
 from videoannotator.errors import FieldProblem, InvalidConfig
 from videoannotator.jobs import Dataset, new_id
+from videoannotator.nofollow import are_plain, open_inside
 from videoannotator.server.auth import READ, WRITE, Caller
 from videoannotator.settings import Settings
 from videoannotator.workspace import Workspace
@@ -77,7 +78,7 @@ def find_video(dataset: Dataset, relative: str, settings: Settings) -> Path:
     """
     base = checked_base(str(dataset.base_path), settings)
     parts = relative.split("/")
-    if not relative or any(part in ("", ".", "..") or "\0" in part or "\\" in part for part in parts):
+    if not are_plain(parts):
         raise _wrong("path", "The path must be relative to the dataset, without '..'.")
     try:
         opened = open_inside(base, parts)
@@ -90,25 +91,6 @@ def find_video(dataset: Dataset, relative: str, settings: Settings) -> Path:
     finally:
         os.close(opened)
     return base.joinpath(*parts)
-
-
-def open_inside(base: Path, parts: list[str]) -> int:
-    """
-    A descriptor of the file that these names lead to from `base`; each is opened from the one before and none may be a
-    link, so that nothing swapped in between leads out. A FIFO does not block.
-
-    Raises:
-        OSError: something on the way is missing, a link, or no folder.
-    """
-    here = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    for position, part in enumerate(parts):
-        kind = os.O_NONBLOCK if position == len(parts) - 1 else os.O_DIRECTORY
-        try:
-            deeper = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | kind, dir_fd=here)
-        finally:
-            os.close(here)
-        here = deeper
-    return here
 
 
 def checked_base(path: str, settings: Settings) -> Path:

@@ -38,6 +38,13 @@ _EXPOSED = (
 _UPLOADS = "/api/v1/uploads"
 """Every answer there names the version of tus, refusals too."""
 
+_UNLESS_SAID = (
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cache-control", b"no-store"),
+    (b"x-frame-options", b"DENY"),
+)
+"""What holds for an answer that says nothing else of itself: it is data, no page, and no cache's business."""
+
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _QUIET = frozenset({"/health", "/healthz", "/api/v1/health", "/api/v1/system/health"})
 _GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -79,7 +86,7 @@ class Front:
         state["request_id"] = _request_id(headers.get("x-request-id", ""))
         out = _Out(scope, send, self._added_headers(state["request_id"], scope["path"], headers.get("origin")))
         began = time.perf_counter()
-        with bound_contextvars(request_id=state["request_id"]):
+        with bound_contextvars(request_id=state["request_id"], job_id=None):
             try:
                 await self._serve(scope, headers, receive, out)
             finally:
@@ -146,7 +153,10 @@ class _Out:
         match message["type"]:
             case "http.response.start" | "websocket.http.response.start":
                 self.status = message["status"]
-                message = {**message, "headers": [*message.get("headers", ()), *self._added]}
+                headers = [*message.get("headers", ()), *self._added]
+                names = {name for name, _ in headers}
+                headers += [(name, value) for name, value in _UNLESS_SAID if name not in names]
+                message = {**message, "headers": headers}
             case "websocket.accept":
                 self.status = 101
                 message = {**message, "headers": [*message.get("headers", ()), *self._added]}

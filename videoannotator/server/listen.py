@@ -1,6 +1,7 @@
 """The port: a socket that is ours before anything else is touched, and uvicorn on it."""
 
 import asyncio
+import ipaddress
 import socket
 from typing import Any
 
@@ -48,6 +49,14 @@ def url_of(sock: socket.socket) -> str:
     host, port = sock.getsockname()[:2]
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
     return f"http://{shown}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens there."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class Listener(uvicorn.Server):

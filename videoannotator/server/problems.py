@@ -27,7 +27,7 @@ from videoannotator.errors import (
     TooManyRequests,
     VideoAnnotatorError,
 )
-from videoannotator.logs import get_logger
+from videoannotator.logs import get_logger, redacted
 from videoannotator.server.decoding import problems_of
 
 MEDIA_TYPE = "application/problem+json"
@@ -140,11 +140,11 @@ def _problem(error: VideoAnnotatorError, status: int, scope: Scope) -> Problem:
         type=f"urn:videoannotator:error:{error.code.lower().replace('_', '-')}",
         title=error.code.replace("_", " ").capitalize(),
         status=status,
-        detail=str(error),
+        detail=redacted(str(error)),
         error=Envelope(
             code=error.code,
-            message=error.message,
-            hint=error.hint or None,
+            message=redacted(error.message),
+            hint=redacted(error.hint) or None,
             field=error.field,
             detail=None,
             timestamp=datetime.now(UTC),

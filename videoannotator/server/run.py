@@ -8,7 +8,7 @@ from videoannotator.errors import Refused, StorageTrouble
 from videoannotator.logs import ascii_only, configure, get_logger
 from videoannotator.server.app import building
 from videoannotator.server.auth import Keys
-from videoannotator.server.listen import Listener, bind, url_of
+from videoannotator.server.listen import Listener, bind, is_loopback, url_of
 from videoannotator.server.stopping import Stopping
 from videoannotator.settings import Settings
 from videoannotator.workspace import Workspace
@@ -34,7 +34,9 @@ async def _serve(settings: Settings) -> int:
                 listener = Listener(app)
                 serving = asyncio.create_task(listener.run_on(sock), name="http")
                 await _until_ready(listener, serving)
-                _announce(url_of(sock), await keys.first(), settings)
+                first = await keys.first()
+                _say_how_it_is_guarded(settings, keys=len(await workspace.store.tokens()))
+                _announce(url_of(sock), first)
                 await _until_asked_or_broken(workspace, serving, stopping.asked)
                 closing.set()
                 await workspace.worker.drain(settings.drain_seconds)
@@ -65,11 +67,31 @@ async def _until_asked_or_broken(workspace: Workspace, serving: asyncio.Task[Non
                 await task
 
 
-def _announce(url: str, first_key: str | None, settings: Settings) -> None:
+def _say_how_it_is_guarded(settings: Settings, *, keys: int) -> None:
+    """What an operator wants to see after a change of settings, and an auditor after an accident."""
+    log.info(
+        "security",
+        auth_required=settings.require_auth,
+        keys=keys,
+        key_from_outside=bool(settings.api_key),
+        host=settings.host,
+        loopback_only=is_loopback(settings.host),
+        allowed_hosts=settings.allowed_hosts,
+        allowed_origins=settings.allowed_origins,
+        data_roots=settings.data_roots,
+        stage_network=settings.stage_network,
+    )
+    if not settings.require_auth:
+        reach = "this machine" if is_loopback(settings.host) else f"everybody who reaches {settings.host}"
+        log.warning(
+            f"AUTHENTICATION IS OFF: {reach} may read, submit and delete everything. "  # noqa: G004
+            "Remove VIDEOANNOTATOR_REQUIRE_AUTH=false to ask for keys."
+        )
+
+
+def _announce(url: str, first_key: str | None) -> None:
     if first_key is not None:
         sys.stdout.write(f"Admin key, shown this once: {first_key}\n")
-    if not settings.require_auth:
-        log.warning("authentication is off: whoever reaches the port may do everything")
     sys.stdout.write(f"VideoAnnotator is ready at {url}\n")
     sys.stdout.flush()
 
