@@ -17,6 +17,7 @@ from videoannotator.server import (
     docs,
     events,
     jobs,
+    metrics,
     page,
     pipelines,
     preferences,
@@ -32,6 +33,7 @@ from videoannotator.server.decoding import MAX_BODY_BYTES, ApiRequest
 from videoannotator.server.docs import is_ours
 from videoannotator.server.front import App, Front, Neighbours
 from videoannotator.server.intake import Intake
+from videoannotator.server.metrics import Metrics
 from videoannotator.server.problems import note, problem
 from videoannotator.workspace import Workspace
 
@@ -39,6 +41,7 @@ _UPLOAD_THREADS = 8
 
 ROUTES: list[Any] = [
     *system.ROUTES,
+    *metrics.ROUTES,
     *tokens.ROUTES,
     *pipelines.ROUTES,
     *presets.ROUTES,
@@ -64,14 +67,22 @@ async def building(workspace: Workspace, keys: Keys, *, port: int, closing: asyn
     threads = ThreadPoolExecutor(_UPLOAD_THREADS, thread_name_prefix="upload")
     try:
         neighbours = Neighbours(workspace.settings, port)
+        measured = Metrics()
         async with Intake.open(workspace) as intake:
-            app = _litestar(workspace, keys, closing, threads, intake)
-            yield Front(app, neighbours=neighbours, closing=closing)
+            app = _litestar(workspace, keys, closing, threads, intake, measured)
+            yield Front(app, neighbours=neighbours, closing=closing, metrics=measured)
     finally:
         await asyncio.to_thread(threads.shutdown)
 
 
-def _litestar(workspace: Workspace, keys: Keys, closing: asyncio.Event, threads: Executor, intake: Intake) -> Any:
+def _litestar(
+    workspace: Workspace,
+    keys: Keys,
+    closing: asyncio.Event,
+    threads: Executor,
+    intake: Intake,
+    server_metrics: Metrics,
+) -> Any:
     def provide_workspace() -> Workspace:
         return workspace
 
@@ -86,6 +97,9 @@ def _litestar(workspace: Workspace, keys: Keys, closing: asyncio.Event, threads:
 
     def provide_intake() -> Intake:
         return intake
+
+    def provide_server_metrics() -> Metrics:
+        return server_metrics
 
     def provide_api_keys() -> Keys:
         return keys
@@ -102,6 +116,7 @@ def _litestar(workspace: Workspace, keys: Keys, closing: asyncio.Event, threads:
             "closing": Provide(provide_closing, sync_to_thread=False),
             "upload_threads": Provide(provide_threads, sync_to_thread=False),
             "intake": Provide(provide_intake, sync_to_thread=False),
+            "server_metrics": Provide(provide_server_metrics, sync_to_thread=False),
             "api_keys": Provide(provide_api_keys, sync_to_thread=False),
             "caller": Provide(provide_caller, sync_to_thread=False),
         },

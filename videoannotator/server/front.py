@@ -15,6 +15,7 @@ from typing import Any
 from videoannotator.errors import Forbidden, Refused, VideoAnnotatorError
 from videoannotator.jobs import new_id
 from videoannotator.logs import bound_contextvars, get_logger
+from videoannotator.server.metrics import Metrics
 from videoannotator.server.problems import answer
 from videoannotator.settings import Settings
 
@@ -72,8 +73,11 @@ class Neighbours:
 
 
 class Front:
-    def __init__(self, app: App, *, neighbours: Neighbours, closing: asyncio.Event) -> None:
+    def __init__(
+        self, app: App, *, neighbours: Neighbours, closing: asyncio.Event, metrics: Metrics | None = None
+    ) -> None:
         self._app = app
+        self._metrics = metrics or Metrics()
         self._neighbours = neighbours
         self._closing = closing
 
@@ -86,11 +90,14 @@ class Front:
         state["request_id"] = _request_id(headers.get("x-request-id", ""))
         out = _Out(scope, send, self._added_headers(state["request_id"], scope["path"], headers.get("origin")))
         began = time.perf_counter()
+        self._metrics.begin()
         with bound_contextvars(request_id=state["request_id"], job_id=None):
             try:
                 await self._serve(scope, headers, receive, out)
             finally:
-                _log_access(scope, out.status, time.perf_counter() - began)
+                took = time.perf_counter() - began
+                self._metrics.end(scope, out.status, took)
+                _log_access(scope, out.status, took)
 
     async def _serve(self, scope: Any, headers: dict[str, str], receive: Any, out: "_Out") -> None:
         try:

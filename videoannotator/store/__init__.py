@@ -31,6 +31,7 @@ from videoannotator.jobs import (
     Stage,
     StageError,
     StageResult,
+    StageStatus,
     Token,
     Usage,
 )
@@ -57,6 +58,25 @@ class JobQuery(msgspec.Struct, frozen=True, kw_only=True):
 class JobPage(msgspec.Struct, frozen=True):
     jobs: tuple[Job, ...]
     total: int
+
+
+class StageTally(msgspec.Struct, frozen=True):
+    pipeline: str
+    status: StageStatus
+    number: int
+    seconds: float
+    """What they ran, all together."""
+
+
+class Tally(msgspec.Struct, frozen=True, kw_only=True):
+    """How much there is of what, for monitors."""
+
+    jobs: dict[JobStatus, int]
+    """States without any included."""
+
+    stages: tuple[StageTally, ...]
+    oldest_pending_at: datetime | None
+    """Since when the job waits that waits longest."""
 
 
 class Store(Protocol):
@@ -90,6 +110,9 @@ class Store(Protocol):
 
     async def counts(self) -> dict[JobStatus, int]:
         """How many jobs are in each state, states without any included."""
+
+    async def tally(self) -> Tally:
+        """Counted in the indexes, without reading the rows."""
 
     async def request_cancel(self, job_id: str) -> Job:
         """

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from videoannotator.errors import Conflict, NotFound
-from videoannotator.jobs import Batch, Dataset, JobStatus, Preset, Token
+from videoannotator.jobs import Batch, Dataset, JobStatus, Preset, StageStatus, Token
+from videoannotator.store import StageTally
 from videoannotator.store.rows import as_json, maybe_moment, milliseconds, moment
 
 TOKENS = "SELECT id, name, scope, created_at, expires_at, revoked_at FROM tokens"
@@ -22,6 +23,9 @@ SELECT id, name, created_at, (
     SELECT json_group_object(status, number)
     FROM (SELECT status, count(*) AS number FROM jobs WHERE batch_id = batches.id GROUP BY status)
 ), plan, paused_at FROM batches"""
+
+STAGE_TALLY = "SELECT pipeline, status, count(*), total(seconds) FROM stages GROUP BY pipeline, status"
+OLDEST_PENDING = "SELECT min(created_at) FROM jobs WHERE status = 'pending'"
 
 _preset = msgspec.json.Decoder(Preset)
 _counts = msgspec.json.Decoder(dict[JobStatus, int])
@@ -123,6 +127,11 @@ def batch_from(row: Sequence[Any]) -> Batch:
         plan=None if plan is None else msgspec.json.decode(plan),
         paused_at=maybe_moment(paused_at),
     )
+
+
+def stage_tally_from(row: Sequence[Any]) -> StageTally:
+    pipeline, status, number, seconds = row
+    return StageTally(pipeline, StageStatus(status), number, round(seconds, 3))
 
 
 def every_status(counts: dict[JobStatus, int]) -> dict[JobStatus, int]:

@@ -38,6 +38,7 @@ from videoannotator.store import (
     JobPage,
     JobQuery,
     Store,
+    Tally,
     batches,
     callers,
     claims,
@@ -51,7 +52,7 @@ from videoannotator.store.bell import Bell
 from videoannotator.store.database import Database
 from videoannotator.store.events import Tail
 from videoannotator.store.listing import page_of
-from videoannotator.store.rows import JOB, milliseconds, only_job
+from videoannotator.store.rows import JOB, maybe_moment, milliseconds, only_job
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -105,6 +106,15 @@ class SqliteStore(Store):
     async def counts(self) -> dict[JobStatus, int]:
         rows = await self._database.read("SELECT status, count(*) FROM jobs GROUP BY status")
         return nouns.every_status({JobStatus(status): number for status, number in rows})
+
+    async def tally(self) -> Tally:
+        stages = await self._database.read(nouns.STAGE_TALLY)
+        ((oldest,),) = await self._database.read(nouns.OLDEST_PENDING)
+        return Tally(
+            jobs=await self.counts(),
+            stages=tuple(nouns.stage_tally_from(row) for row in stages),
+            oldest_pending_at=maybe_moment(oldest),
+        )
 
     async def request_cancel(self, job_id: str) -> Job:
         job = await self._database.write(queue.request_cancel, job_id, now=self._now())
