@@ -1,8 +1,8 @@
 """Where the server is put together: every route, and everything that a route is given."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -10,7 +10,6 @@ from litestar import Litestar
 from litestar.di import Provide
 from litestar.routes import HTTPRoute
 
-from videoannotator.pipelines.catalogue import Catalogue
 from videoannotator.server import (
     batches,
     datasets,
@@ -69,56 +68,27 @@ async def building(workspace: Workspace, keys: Keys, *, port: int, closing: asyn
         neighbours = Neighbours(workspace.settings, port)
         measured = Metrics()
         async with Intake.open(workspace) as intake:
-            app = _litestar(workspace, keys, closing, threads, intake, measured)
-            yield Front(app, neighbours=neighbours, closing=closing, metrics=measured)
+            given = {
+                "workspace": workspace,
+                "catalogue": workspace.catalogue,
+                "closing": closing,
+                "upload_threads": threads,
+                "intake": intake,
+                "server_metrics": measured,
+                "api_keys": keys,
+            }
+            yield Front(_litestar(given, keys), neighbours=neighbours, closing=closing, metrics=measured)
     finally:
         await asyncio.to_thread(threads.shutdown)
 
 
-def _litestar(
-    workspace: Workspace,
-    keys: Keys,
-    closing: asyncio.Event,
-    threads: Executor,
-    intake: Intake,
-    server_metrics: Metrics,
-) -> Any:
-    def provide_workspace() -> Workspace:
-        return workspace
-
-    def provide_catalogue() -> Catalogue:
-        return workspace.catalogue
-
-    def provide_closing() -> asyncio.Event:
-        return closing
-
-    def provide_threads() -> Executor:
-        return threads
-
-    def provide_intake() -> Intake:
-        return intake
-
-    def provide_server_metrics() -> Metrics:
-        return server_metrics
-
-    def provide_api_keys() -> Keys:
-        return keys
-
-    def provide_caller(request: ApiRequest) -> Caller | None:
-        caller: Caller | None = request.scope["state"].get("caller")
-        return caller
-
+def _litestar(given: dict[str, object], keys: Keys) -> Any:
+    """`given`: what route handlers get by name."""
     app = Litestar(
         ROUTES,
         dependencies={
-            "workspace": Provide(provide_workspace, sync_to_thread=False),
-            "catalogue": Provide(provide_catalogue, sync_to_thread=False),
-            "closing": Provide(provide_closing, sync_to_thread=False),
-            "upload_threads": Provide(provide_threads, sync_to_thread=False),
-            "intake": Provide(provide_intake, sync_to_thread=False),
-            "server_metrics": Provide(provide_server_metrics, sync_to_thread=False),
-            "api_keys": Provide(provide_api_keys, sync_to_thread=False),
-            "caller": Provide(provide_caller, sync_to_thread=False),
+            **{name: Provide(_always(value), sync_to_thread=False) for name, value in given.items()},
+            "caller": Provide(_caller, sync_to_thread=False),
         },
         guards=[guard],
         exception_handlers={Exception: problem},
@@ -143,3 +113,15 @@ def _name_all_methods(app: Litestar) -> None:
             handler.on_registration(app)
             parameters = handler.create_kwargs_model(path_parameters=route.path_parameters)
             route.route_handler_map["OPTIONS"] = (handler, parameters)
+
+
+def _always(value: object) -> Callable[[], Any]:
+    def provide() -> Any:
+        return value
+
+    return provide
+
+
+def _caller(request: ApiRequest) -> Caller | None:
+    caller: Caller | None = request.scope["state"].get("caller")
+    return caller
