@@ -220,7 +220,7 @@ def test_without_authentication_it_warns_at_the_start(start: Any) -> None:
     server = start(require_auth="false")
     server.ready()
 
-    assert "authentication is off" in server.log.read_text()
+    assert "AUTHENTICATION IS OFF" in server.log.read_text()
     assert "va_" not in "".join(server.lines)
 
 
