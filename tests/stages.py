@@ -10,7 +10,7 @@ import psutil
 from videoannotator.jobs import Video
 from videoannotator.runner import leftovers
 from videoannotator.runner.messages import Done, Log, Progress, Start
-from videoannotator.runner.process import Limits, Runner
+from videoannotator.runner.process import Limits, Runner, Warmth
 
 FOLDER = Path(__file__).parent / "misbehaving"
 LIMITS = {
@@ -40,7 +40,14 @@ class Bench:
         return self.folder / f"out{self._runs}"
 
     async def run(
-        self, name: str, *, network: str = "auto", config: dict[str, Any] | None = None, **limits: Any
+        self,
+        name: str,
+        *,
+        network: str = "auto",
+        config: dict[str, Any] | None = None,
+        warmth: Warmth | None = None,
+        environ: dict[str, str] | None = None,
+        **limits: Any,
     ) -> Done:
         self._runs += 1
         self.output.mkdir()
@@ -51,6 +58,8 @@ class Bench:
             limits=Limits(**(LIMITS | limits)),
             on_progress=self.progress.append,
             on_log=self.lines.append,
+            warmth=warmth,
+            environ=environ,
         )
 
     def start(self, name: str, network: Any, config: dict[str, Any]) -> Start:

@@ -33,9 +33,10 @@ from videoannotator.errors import (
     StorageTrouble,
 )
 from videoannotator.runner import leftovers
+from videoannotator.runner.conversation import MOST_LOG_LINES
 from videoannotator.runner.log_file import LogFile
 from videoannotator.runner.messages import Log, Progress
-from videoannotator.runner.process import MOST_LOG_LINES, Limits, Runner
+from videoannotator.runner.process import Limits, Runner
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 

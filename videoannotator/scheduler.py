@@ -10,9 +10,15 @@ class Scheduler:
 
     def __init__(self, slots: int) -> None:
         self._room = asyncio.Semaphore(slots)
+        self.free = slots
+        """Slots that nobody holds or waits for."""
 
     @asynccontextmanager
     async def room(self) -> AsyncIterator[None]:
         """Wait for a slot and hold it; it is free again when the block ends, on every path."""
-        async with self._room:
-            yield
+        self.free -= 1
+        try:
+            async with self._room:
+                yield
+        finally:
+            self.free += 1

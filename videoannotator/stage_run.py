@@ -6,6 +6,7 @@ Whoever cancels it gets it back only when nothing of it is left: no process, no 
 
 import asyncio
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from videoannotator.notes import Notes
 from videoannotator.pipelines.catalogue import Catalogue
 from videoannotator.retries import Retry, longest_delay_seconds, next_attempt
 from videoannotator.runner.messages import Done, Start
-from videoannotator.runner.process import Limits, Runner
+from videoannotator.runner.process import Limits, Making, Runner
 from videoannotator.scheduler import Scheduler
 from videoannotator.settings import Settings
 from videoannotator.store import Store
@@ -41,6 +42,22 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     scheduler: Scheduler
     insist: Insistence
     gate: Gate
+
+
+def expect(tools: Tools, complete: Mapping[str, Mapping[str, Any]]) -> None:
+    """A job with these configurations may come in a moment: where there is room, have its processes load already."""
+    if not tools.gate.is_open:
+        return
+    for pipeline in tuple(complete)[: max(0, tools.scheduler.free)]:
+        environment = tools.catalogue.get(pipeline).engine(complete[pipeline]).environment
+        making = Making(
+            interpreter=str(tools.catalogue.supplies.environments.interpreter(environment)),
+            code=tools.catalogue.code_of(pipeline),
+            pipeline=pipeline,
+            threads=tools.settings.stage_threads,
+            network=tools.settings.stage_network,
+        )
+        tools.runner.expect(making)
 
 
 class StageRun:

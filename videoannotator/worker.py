@@ -6,6 +6,8 @@ cancels the worker gets it back only when no stage is left and every job is pend
 """
 
 import asyncio
+from collections.abc import Mapping
+from typing import Any
 
 from videoannotator.artifacts import Artifacts
 from videoannotator.errors import StorageTrouble
@@ -18,7 +20,7 @@ from videoannotator.pipelines.catalogue import Catalogue
 from videoannotator.runner.process import Runner
 from videoannotator.scheduler import Scheduler
 from videoannotator.settings import Settings
-from videoannotator.stage_run import Tools
+from videoannotator.stage_run import Tools, expect
 from videoannotator.store import Store
 
 MOST_WAITING = 100
@@ -80,6 +82,10 @@ class Worker:
                 await self._wait()
         finally:
             await end(set(self._jobs))
+
+    def expect(self, complete: Mapping[str, Mapping[str, Any]]) -> None:
+        """A job with these pipelines, so configured, may come in a moment; nothing is promised."""
+        expect(self._tools, complete)
 
     async def drain(self, limit_seconds: float) -> None:
         """Begin nothing more, for good, and wait until the running stages have ended, but not longer than this."""

@@ -118,7 +118,9 @@ class Workspace:
             StorageTrouble: STORAGE_FULL, too little free space to write results.
         """
         preset, pipelines, config = await self._resolve(selection)
-        await asyncio.to_thread(self.catalogue.require_intact, self.catalogue.require(pipelines, config))
+        complete = self.catalogue.require(pipelines, config)
+        self.worker.expect(complete)
+        await asyncio.to_thread(self.catalogue.require_intact, complete)
         await asyncio.to_thread(self._require_space)
         video = await self.prober.probe(path, filename)
         copying = self.catalogue.copying(video) if self.settings.browser_copy else ()

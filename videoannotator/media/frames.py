@@ -205,12 +205,16 @@ class _Clock:
     """The time of each picture; where there is none, one frame after the picture before."""
 
     def __init__(self, track: av.VideoStream, zero: Fraction) -> None:
-        self._tick = Fraction(track.time_base)
-        self._zero = zero
+        tick = Fraction(track.time_base)
+        # Seconds are (pts * step - zero) / whole: whole numbers that are divided once are rounded as a Fraction is, and
+        # cost a tenth.
+        self._whole = math.lcm(tick.denominator, zero.denominator)
+        self._seconds_step = tick.numerator * (self._whole // tick.denominator)
+        self._seconds_zero = zero.numerator * (self._whole // zero.denominator)
         self.zero = float(zero)
         rate = track.average_rate or track.guessed_rate or 25
-        self._step = max(1, round(1 / (Fraction(rate) * self._tick)))
-        self._next = round(zero / self._tick)
+        self._step = max(1, round(1 / (Fraction(rate) * tick)))
+        self._next = round(zero / tick)
         self.derived = 0
 
     def read(self, frame: av.video.frame.VideoFrame) -> tuple[int, float]:
@@ -219,7 +223,7 @@ class _Clock:
             self.derived += 1
             pts = self._next
         self._next = pts + (frame.duration or self._step)
-        return pts, float(pts * self._tick - self._zero)
+        return pts, (pts * self._seconds_step - self._seconds_zero) / self._whole
 
 
 class _Conversion:

@@ -9,8 +9,9 @@ defaults, ranges, choices, outputs and known limits), and `NAME.py` has the code
 `run` is called in a process of its own that may be killed at any moment. It imports its model library inside the
 function, reads `stage.video_path`, writes files into `stage.output_folder`, calls `stage.report.progress` often (it is
 cheap) and raises to fail: `StageFailed` for what the user can understand, anything else counts as a bug. There is
-nothing to clean up. The same input, parameters and versions must give the same bytes: no clock, no ids, no paths in
-what it writes. `tests/test_pipelines.py` holds every pipeline to this.
+nothing to clean up. A function `prepare()` beside it, where there is one, imports what `run` will need; it is called
+while a process waits for its job. The same input, parameters and versions must give the same bytes: no clock, no ids,
+no paths in what it writes. `tests/test_pipelines.py` holds every pipeline to this.
 """
 
 from pathlib import Path

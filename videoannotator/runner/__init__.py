@@ -10,6 +10,11 @@ and at last `Done` or `Failed`. The first of these decides, whatever is said or 
 has died without a word. Frames are `u32 little-endian length | msgpack`; a longer one than MAX_FRAME_BYTES, or one that
 cannot be read, ends the stage. See `messages.py` for the words.
 
+Waiting. A process may be started before there is a stage for it: it is told to `Prepare`, loads what the pipeline needs
+and waits for its `Start`. And one whose stage ended well may be asked to stay: after `Done` it puts its surroundings
+back, says `Waiting`, and another `Start` may follow, each with a log and a scratch folder of its own. An error, a
+cancellation, a thread left at work or memory that grows end it like any other. See `standby.py`.
+
 The end. However a stage ends, its whole group is killed, then everything that carries its mark in the environment or
 was seen below it in the family tree, and only then does `Runner.run` return or raise. If the server is killed, three
 things end its stages: PDEATHSIG (the stage), the closed pipe (its group), the guardian (all of it). If the guardian is

@@ -1,9 +1,10 @@
 """
 The stage process: `python -m videoannotator.runner.child PARENT`. The conversation is told in `__init__.py`.
 
-It starts for every stage, so it loads little: no asyncio, no YAML, nothing of the server.
+It starts for nearly every stage, so it loads little: no asyncio, no YAML, nothing of the server.
 """
 
+import gc
 import math
 import os
 import sys
@@ -12,6 +13,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from queue import SimpleQueue
 from stat import S_ISREG
 from typing import Literal, NoReturn
 
@@ -19,9 +21,10 @@ from videoannotator.errors import StageEnded, StageFailed, VideoAnnotatorError
 from videoannotator.jobs import Ledger, Output, Provenance
 from videoannotator.pipelines.contract import Result, Stage
 from videoannotator.runner import frames, leftovers, sandbox
-from videoannotator.runner.entry import Mouth, end_with_group, leave, load, plain, settle_in
+from videoannotator.runner.dwelling import Dwelling
+from videoannotator.runner.entry import Mouth, end_with_group, flush, leave, load, plain, settle_in
 from videoannotator.runner.failures import failed
-from videoannotator.runner.messages import Done, Failed, Log, Progress, Start
+from videoannotator.runner.messages import Done, Failed, Log, Order, Prepare, Progress, Start, Waiting
 
 REPORT_SECONDS = 0.1
 DESCENDANTS_SECONDS = 1.0
@@ -54,12 +57,35 @@ class Reporter:
 
 def main(parent: int) -> NoReturn:
     hearing, mouth = settle_in(parent)
-    start = frames.read(hearing, Start)
-    if start is None:
+    network, dwelling = _Network(), Dwelling()
+    start = _first_start(hearing, network)
+    network.cut(start.network)
+    # Only now a second thread: the network is cut for the thread that asks, and for what it starts.
+    coming: SimpleQueue[Start] = SimpleQueue()
+    threading.Thread(target=_hear, args=(hearing, coming), name="parent", daemon=True).start()
+    while _work(start, mouth, network, dwelling):
+        mouth.say(Waiting())
+        start = coming.get()
+    leave()
+
+
+def _first_start(hearing: int, network: "_Network") -> Start:
+    said: Order | None = frames.read(hearing, Order)
+    if isinstance(said, Prepare):
+        network.cut(said.network)
+        _prepare(said.code)
+        said = frames.read(hearing, Start)
+    if not isinstance(said, Start):
         leave()
+    return said
+
+
+def _work(start: Start, mouth: Mouth, network: "_Network", dwelling: Dwelling) -> bool:
+    """One stage, to its last word. Whether this process is fit for another one."""
     reporter = Reporter(mouth, start.video.duration_seconds)
+    threads = threading.active_count()
     try:
-        ending = _carry_out(start, hearing, reporter)
+        ending = _carry_out(start, network, dwelling, reporter)
     except SystemExit as exc:
         # A pipeline has no business to exit. Without a result its exit status is all there is to tell.
         leave(exc.code if isinstance(exc.code, int) else 1)
@@ -67,14 +93,41 @@ def main(parent: int) -> NoReturn:
     # apart when this process ends.
     leftovers.end_descendants(within_seconds=DESCENDANTS_SECONDS)
     reporter.flush()
+    stays = start.stays and isinstance(ending, Done) and threading.active_count() <= threads
+    if stays:
+        flush()
     _say_last(mouth, ending)
-    leave()
+    if stays:
+        dwelling.move_out()
+    return stays
 
 
-def _carry_out(start: Start, hearing: int, reporter: Reporter) -> Done | Failed:
+def _prepare(code: str) -> None:
+    """Load what the pipeline will need. What goes wrong here goes wrong again, and is told, when its stage begins."""
+    gc.disable()  # what is loaded now stays: looking for garbage in it would cost a tenth of the time
     try:
-        _cut_network(start, reporter)
-        threading.Thread(target=_end_with_parent, args=(hearing,), name="parent", daemon=True).start()
+        function = load(code)
+        prepare = getattr(sys.modules[function.__module__], "prepare", None)
+        if prepare is not None:
+            prepare()
+    except Exception:
+        traceback.print_exc()
+    gc.freeze()
+    gc.enable()
+
+
+def _hear(hearing: int, coming: "SimpleQueue[Start]") -> None:
+    # The parent never closes its end while it lives. Read the descriptor, not `sys.stdin`: a thread waiting inside
+    # `sys.stdin` holds a lock that crashes Python at its exit.
+    while (start := frames.read(hearing, Start)) is not None:
+        coming.put(start)
+    end_with_group()
+
+
+def _carry_out(start: Start, network: "_Network", dwelling: Dwelling, reporter: Reporter) -> Done | Failed:
+    try:
+        dwelling.move_in(start)
+        network.tell(start, reporter)
         return _done(start, load(start.code)(_stage(start, reporter)))
     except VideoAnnotatorError as exc:
         retryable = isinstance(exc, StageEnded) and exc.retryable
@@ -84,25 +137,31 @@ def _carry_out(start: Start, hearing: int, reporter: Reporter) -> Done | Failed:
         return failed(start.pipeline, exc)
 
 
-def _cut_network(start: Start, reporter: Reporter) -> None:
-    if start.network == "host":
-        return
-    try:
-        sandbox.cut_network()
-    except sandbox.CannotCut as exc:
+class _Network:
+    """Cut once, before there is a second thread; every stage hears what came of it."""
+
+    def __init__(self) -> None:
+        self._is_settled = False
+        self._why_not: sandbox.CannotCut | None = None
+
+    def cut(self, policy: Literal["none", "auto", "host"]) -> None:
+        if policy == "host" or self._is_settled:
+            return
+        self._is_settled = True
+        try:
+            sandbox.cut_network()
+        except sandbox.CannotCut as exc:
+            self._why_not = exc
+
+    def tell(self, start: Start, reporter: Reporter) -> None:
+        """Raises StageFailed where the stage may not run with a network."""
+        if self._why_not is None:
+            return
         if start.network == "none":
-            message = f"{start.pipeline} may not reach the network, and {exc}."
+            message = f"{start.pipeline} may not reach the network, and {self._why_not}."
             hint = "Set stage_network to auto to run it all the same."
-            raise StageFailed(message, code="NETWORK_NOT_CUT", hint=hint) from exc
-        reporter.log("debug", f"{start.pipeline} runs with a network: {exc}.")
-
-
-def _end_with_parent(hearing: int) -> None:
-    # The parent never closes its end while it lives. Read the descriptor, not `sys.stdin`: a thread waiting inside
-    # `sys.stdin` holds a lock that crashes Python at its exit.
-    while os.read(hearing, 64):
-        pass
-    end_with_group()
+            raise StageFailed(message, code="NETWORK_NOT_CUT", hint=hint) from self._why_not
+        reporter.log("debug", f"{start.pipeline} runs with a network: {self._why_not}.")
 
 
 def _stage(start: Start, reporter: Reporter) -> Stage:

@@ -6,6 +6,7 @@ nor the loop's time.
 
 import asyncio
 import os
+import select
 import subprocess
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -37,6 +38,13 @@ class Ear(Generic[M]):
         self._bytes = 0
         self.unhurried = True
         """Rest after a burst. Off when no writer is left and what is in the pipe is all that will ever come."""
+
+    @property
+    def has_more(self) -> bool:
+        """Something has come that was not heard yet, or the other side has closed."""
+        waiting = select.poll()
+        waiting.register(self._fd, select.POLLIN)
+        return bool(self._buffer) or bool(waiting.poll(0))
 
     async def hear(self) -> M | None:
         """

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from signal import SIGKILL
 from typing import Any, NoReturn
@@ -60,7 +61,7 @@ def settle_in(parent: int) -> tuple[int, Mouth]:
 
 
 def load(code: str) -> Callable[..., Any]:
-    """The function that `module:function` or `/path/file.py:function` names."""
+    """The function that `module:function` or `/path/file.py:function` names; a file is run once in each process."""
     place, _, name = code.rpartition(":")
     module = _from_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
     function: Callable[..., Any] = getattr(module, name)
@@ -79,13 +80,19 @@ def end_with_group() -> NoReturn:
 
 def leave(exit_status: int = 0) -> NoReturn:
     """Write out what is buffered and end at once, so that no library's clean-up can spoil what is finished."""
+    flush()
+    os._exit(exit_status)
+
+
+def flush() -> None:
+    """Write out what Python and C have buffered."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
     ctypes.CDLL(None).fflush(None)
-    os._exit(exit_status)
 
 
+@cache
 def _from_file(path: Path) -> Any:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:

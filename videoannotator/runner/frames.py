@@ -1,13 +1,12 @@
 """Frames, `u32 little-endian length | msgpack`, for the side that may block. The server's side is `ear.py`."""
 
 import os
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from videoannotator.runner.messages import MAX_FRAME_BYTES
 
-T = TypeVar("T")
 HEADER_BYTES = 4
 
 
@@ -30,8 +29,8 @@ def write(fd: int, frame: bytes) -> None:
         rest = rest[os.write(fd, rest) :]
 
 
-def read(fd: int, kind: type[T]) -> T | None:
-    """The next message, waiting for it; None when the other side has closed."""
+def read(fd: int, kind: Any) -> Any:
+    """The next message, one of `kind`, waiting for it; None when the other side has closed."""
     header = _read_exactly(fd, HEADER_BYTES)
     if header is None:
         return None

@@ -107,6 +107,11 @@ class Group(Generic[M]):
         return self._exit.done()
 
     @property
+    def is_quiet(self) -> bool:
+        """It lives, and has said nothing that was not heard."""
+        return not self.has_left and not self.ear.has_more
+
+    @property
     def exit_status(self) -> int:
         """Of the first process, negative for a signal; only after `end`."""
         assert self._process.returncode is not None

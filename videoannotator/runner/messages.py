@@ -10,8 +10,18 @@ MAX_FRAME_BYTES = 4 * 1024**2
 """A longer frame breaks the protocol: nothing a stage has to say is that long, files are."""
 
 
+class Prepare(msgspec.Struct, frozen=True, tag="prepare", kw_only=True):
+    """Parent to child, before there is a job: load what this pipeline needs, and wait for its Start."""
+
+    code: str
+    network: Literal["none", "auto", "host"]
+
+
 class Start(msgspec.Struct, frozen=True, tag="start", kw_only=True):
-    """Parent to child, once, on standard input, which then stays open: its end means that the parent is gone."""
+    """
+    Parent to child, on standard input, which then stays open: its end means that the parent is gone. Once, and again
+    after each `Waiting`.
+    """
 
     code: str
     """Where the pipeline is, `module:function` or `/path/file.py:function`."""
@@ -33,6 +43,18 @@ class Start(msgspec.Struct, frozen=True, tag="start", kw_only=True):
 
     models: tuple[ModelFiles, ...] = ()
     """Verified just now; there is nothing else that it may load from outside its packages."""
+
+    log: str = ""
+    """The file to write to from now on; empty where standard error is that file already. The runner's to fill in."""
+
+    scratch: str = ""
+    """The folder for temporary files from now on. The runner's to fill in."""
+
+    stays: bool = False
+    """After a Done say Waiting and wait for the next Start. The runner's to fill in."""
+
+
+Order = Prepare | Start
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress"):
@@ -66,7 +88,11 @@ class Failed(msgspec.Struct, frozen=True, tag="failed", kw_only=True):
     retryable: bool = False
 
 
-Message = Progress | Log | Partial | Done | Failed
+class Waiting(msgspec.Struct, frozen=True, tag="waiting"):
+    """After a Done: nothing of the last stage is left here, and another one may begin."""
+
+
+Message = Progress | Log | Partial | Done | Failed | Waiting
 
 
 class Probe(msgspec.Struct, frozen=True, tag="probe", kw_only=True):
