@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pyannote.core import Annotation, Segment, Timeline
 from pycocotools.coco import COCO
 
-from tests.viewer import detected_as, drawn_faces, drawn_scenes
+from tests.viewer import drawn_faces, drawn_scenes
 from videoannotator.annotations import BoundingBox, Face, Sample, Scene, Turn
 from videoannotator.formats.coco import read_faces, write_faces
 from videoannotator.formats.rttm import read_rttm, word, write_rttm
@@ -25,6 +25,7 @@ from videoannotator.formats.table import (
     write_turn_table,
 )
 from videoannotator.formats.uem import read_uem, write_uem
+from videoannotator.formats.viewer import detected
 from videoannotator.jobs import Video
 
 VIDEO = Video(
@@ -233,5 +234,5 @@ def test_no_cell_runs_as_a_formula(cells: list[str]) -> None:
 
 def test_the_viewer_ignores_what_is_not_for_it(tmp_path: Path) -> None:
     """A side file that it takes for annotations would displace them."""
-    assert detected_as(tmp_path / "voice_activity.uem") is None
-    assert detected_as(tmp_path / "face_analysis.csv") is None
+    assert detected(tmp_path / "voice_activity.uem") is None
+    assert detected(tmp_path / "face_analysis.csv") is None

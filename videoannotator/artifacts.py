@@ -23,6 +23,7 @@ from typing import Any
 import msgspec
 
 from videoannotator.errors import NotFound, StorageTrouble
+from videoannotator.formats.viewer import shown_together
 from videoannotator.jobs import Artifact, Job, Output, Stage, StageStatus
 
 MANIFEST = "manifest.json"
@@ -155,13 +156,19 @@ def manifest(job: Job, artifacts: Sequence[Artifact]) -> dict[str, Any]:
     return {
         "job_id": job.id,
         "outputs": {job.video.filename: [_entry(a) for a in sorted(artifacts, key=lambda a: a.name)]},
-        "viewer_hint": {"zip": f"/api/v1/jobs/{job.id}/artifacts", "files": [a.name for a in artifacts if a.in_zip]},
+        "viewer_hint": {"zip": f"/api/v1/jobs/{job.id}/artifacts", "files": [a.name for a in in_archive(artifacts)]},
         "provenance": {
             "input": msgspec.to_builtins(job.video),
             "preset": job.preset,
             "stages": [_account(stage) for stage in job.stages],
         },
     }
+
+
+def in_archive(artifacts: Iterable[Artifact]) -> tuple[Artifact, ...]:
+    """Those that the ZIP for the Viewer holds: none that would hide another."""
+    wanted = {artifact.name: artifact for artifact in artifacts if artifact.in_zip and artifact.name != MANIFEST}
+    return tuple(wanted[name] for name in shown_together(wanted))
 
 
 def sha256(file: Path, stop: threading.Event | None = None) -> str:

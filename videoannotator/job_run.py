@@ -11,8 +11,9 @@ from typing import Any
 
 from videoannotator.artifacts import sha256
 from videoannotator.errors import Conflict, LeaseLost, StorageTrouble
+from videoannotator.formats import viewer
 from videoannotator.insistence import PASSING
-from videoannotator.jobs import Claim, JobStatus, StageError, StageStatus
+from videoannotator.jobs import Claim, Job, JobStatus, StageError, StageStatus
 from videoannotator.logs import get_logger
 from videoannotator.stage_run import StageRun, Tools
 
@@ -112,7 +113,7 @@ class JobRun:
             artifacts = await self._store.artifacts(job_id)
             await self._insist(lambda: asyncio.to_thread(self._artifacts.write_manifest, job, artifacts))
         try:
-            ended = await self._insist(lambda: self._store.finish(self._claim))
+            ended = await self._insist(lambda: self._store.finish(self._claim, not_shown=_not_shown(job)))
         except Conflict as conflict:
             if conflict.code != "JOB_BEING_CANCELLED":
                 raise
@@ -137,6 +138,15 @@ class JobRun:
             self._log.warning("the job was taken away before its failure was recorded")
         except Conflict:
             await self._finish_cancelled()
+
+
+def _not_shown(job: Job) -> tuple[str, ...]:
+    """What the Viewer would not show of the job's files, alone or because one hides the other."""
+    made = [stage.provenance for stage in job.stages if stage.provenance is not None]
+    tracks = {name: track for provenance in made for name, track in provenance.viewer_tracks.items()}
+    together = viewer.shown_together(sorted(tracks))
+    hidden = viewer.displaced([(name, tracks[name]) for name in together])
+    return (*(sentence for provenance in made for sentence in provenance.not_shown), *(f"{why}." for why in hidden))
 
 
 async def end(tasks: set[asyncio.Task[Any]]) -> None:

@@ -193,6 +193,11 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     ledger: Ledger | None = None
     known_limits: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    viewer_tracks: dict[str, str] = {}
+    """What the Viewer takes each file of the ZIP for; those that it passes over are not named."""
+
+    not_shown: tuple[str, ...] = ()
+    """What of it the Viewer would not show, a sentence each."""
 
 
 class Stage(msgspec.Struct, frozen=True, kw_only=True):

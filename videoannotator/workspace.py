@@ -160,7 +160,7 @@ class Workspace:
         old = await self.store.get(job_id)
         if not old.status.is_final:
             raise Conflict(f"Job {job_id} is {old.status}.", hint="Cancel it first.", code="JOB_NOT_FINISHED")
-        if old.outcome == "full" and not from_scratch:
+        if len(_finished(old)) == len(old.stages) and not from_scratch:
             hint = 'Send {"from_scratch": true} to run it again all the same.'
             raise Conflict(f"Every stage of job {job_id} is completed.", hint=hint, code="JOB_SUCCEEDED")
         new = self._again(old, keep=() if from_scratch else _finished(old))

@@ -31,17 +31,19 @@ def run(stage: Stage) -> Result:
         engine="libx264",
         libraries=("av",),
         ledger=copied.ledger,
-        warnings=tuple(_warnings(copied)),
+        warnings=_warnings(copied),
+        not_shown=_not_shown(copied),
     )
 
 
-def _warnings(copied: Copied) -> list[str]:
-    warnings = []
-    if copied.is_smaller:
-        warnings.append(
-            f"The copy is {copied.width} x {copied.height} pixels, because browsers show {MOST_SIDE} a side: what the "
-            "Viewer draws in pixels of the original does not fit it."
-        )
-    if copied.sound_blocks_lost:
-        warnings.append(f"{copied.sound_blocks_lost} blocks of sound are damaged and silent in the copy.")
-    return warnings
+def _warnings(copied: Copied) -> tuple[str, ...]:
+    if not copied.sound_blocks_lost:
+        return ()
+    return (f"{copied.sound_blocks_lost} blocks of sound are damaged and silent in the copy.",)
+
+
+def _not_shown(copied: Copied) -> tuple[str, ...]:
+    if not copied.is_smaller:
+        return ()
+    fit = f"because browsers show {MOST_SIDE} a side: boxes in pixels of the original do not fit it."
+    return (f"The copy is {copied.width} x {copied.height} pixels, {fit}",)

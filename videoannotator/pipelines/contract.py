@@ -73,4 +73,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     intervals: tuple[Interval, ...] = ()
     models: tuple[ModelUsed, ...] = ()
     warnings: tuple[str, ...] = ()
+    not_shown: tuple[str, ...] = ()
+    """What the Viewer would show wrongly, a sentence each; what breaks its rules for files is found without this."""
+
     device: str = "cpu"

@@ -157,7 +157,7 @@ def _write(stage: Stage, turns: Sequence[Turn], heard: tuple[float, float]) -> t
     if not turns:
         return outputs
     write_rttm(folder / "voice_activity.rttm", turns, uri=uri)
-    return (Output("voice_activity.rttm", "audio_regions", "text/plain", in_zip=False), *outputs)
+    return (Output("voice_activity.rttm", "audio_regions", "text/plain"), *outputs)
 
 
 class _Network:

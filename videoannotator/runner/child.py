@@ -18,6 +18,7 @@ from stat import S_ISREG
 from typing import Literal, NoReturn
 
 from videoannotator.errors import StageEnded, StageFailed, VideoAnnotatorError
+from videoannotator.formats import viewer
 from videoannotator.jobs import Ledger, Output, Provenance
 from videoannotator.pipelines.contract import Result, Stage
 from videoannotator.runner import frames, leftovers, sandbox
@@ -182,6 +183,7 @@ def _done(start: Start, result: object) -> Done:
         raise TypeError(f"{start.code} returned {type(result).__name__}, not a Result")
     _check_ledger(start, result.ledger)
     _check_outputs(start, result.outputs)
+    verdicts = {o.name: viewer.judge(Path(start.output_folder) / o.name) for o in result.outputs if o.in_zip}
     provenance = Provenance(
         pipeline_version=start.pipeline_version,
         engine=result.engine,
@@ -192,6 +194,9 @@ def _done(start: Start, result: object) -> Done:
         ledger=result.ledger,
         known_limits=start.known_limits,
         warnings=result.warnings,
+        viewer_tracks={name: verdict.track for name, verdict in verdicts.items() if verdict.track},
+        not_shown=result.not_shown
+        + tuple(f"{name}: {verdict.trouble}." for name, verdict in verdicts.items() if verdict.trouble),
     )
     return Done(
         annotations=result.annotations, outputs=result.outputs, intervals=result.intervals, provenance=provenance

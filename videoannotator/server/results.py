@@ -12,7 +12,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.types import ASGIApp
 
-from videoannotator.artifacts import MANIFEST, manifest
+from videoannotator.artifacts import in_archive, manifest
 from videoannotator.errors import Conflict, NotFound
 from videoannotator.jobs import Artifact, Job, JobStatus, StageStatus
 from videoannotator.server.archive import Entry, zip_chunks, zip_length
@@ -177,9 +177,7 @@ def _entries(workspace: Workspace, job: Job, artifacts: tuple[Artifact, ...]) ->
     account = msgspec.json.format(msgspec.json.encode(manifest(job, artifacts)), indent=2)
     entries = [Entry(name="manifest.yaml", size=len(account), content=account)]  # JSON is YAML
     video, name = job.video_path, _name_of_video(job.video.filename)
-    for artifact in artifacts:
-        if not artifact.in_zip or artifact.name == MANIFEST:
-            continue
+    for artifact in in_archive(artifacts):
         path = workspace.artifacts.find(job, artifacts, artifact.name)
         if artifact.role == "video":
             video, name = path, f"{PurePosixPath(job.video.filename).stem}.mp4"

@@ -175,10 +175,11 @@ class Store(Protocol):
         after a restart. `eased` are parameters that are changed for it. Raises LeaseLost.
         """
 
-    async def finish(self, claim: Claim) -> Job:
+    async def finish(self, claim: Claim, *, not_shown: tuple[str, ...] = ()) -> Job:
         """
         The job is over, and how follows from its stages: all completed, `completed` and full; some, `completed` and
-        partial; none, or nothing but the copy for browsers, `failed`. Raises LeaseLost. A job being cancelled must go
+        partial; none, or nothing but the copy for browsers, `failed`. Sentences on what the Viewer would not show make
+        a completed job partial too. Raises LeaseLost. A job being cancelled must go
         through `finish_cancelled`; here it raises Conflict (JOB_BEING_CANCELLED).
         """
 

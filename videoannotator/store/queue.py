@@ -91,14 +91,14 @@ def remove_slice(connection: sqlite3.Connection, job_id: str) -> bool:
 # -- how it ends
 
 
-def finish(connection: sqlite3.Connection, claim: Claim, *, now: int) -> Job:
+def finish(connection: sqlite3.Connection, claim: Claim, *, not_shown: Sequence[str], now: int) -> Job:
     job = held(connection, claim)
     if job.status is JobStatus.CANCELLING:
         raise Conflict(f"Job {job.id} is being cancelled.", code="JOB_BEING_CANCELLED")
     if unfinished := [stage.pipeline for stage in job.stages if not stage.status.is_final]:
         raise Conflict(f"Job {job.id} still has to run {', '.join(unfinished)}.", code="STAGES_NOT_FINISHED")
     incomplete = [stage for stage in job.stages if stage.status is not StageStatus.COMPLETED]
-    error = _why_not_full(incomplete)
+    error = _why_not_full(incomplete, not_shown)
     completed = {stage.pipeline for stage in job.stages if stage.status is StageStatus.COMPLETED}
     if error is not None and completed <= {BROWSER_COPY}:
         return fail(connection, claim, error, now=now)
@@ -213,13 +213,16 @@ def _insert_job(connection: sqlite3.Connection, job: NewJob, batch_id: str | Non
     return int(rows[0][0])
 
 
-def _why_not_full(incomplete: Sequence[Stage]) -> StageError | None:
-    """What to tell of a job some of whose stages gave no result: which, and why, one sentence each."""
-    if not incomplete:
+def _why_not_full(incomplete: Sequence[Stage], not_shown: Sequence[str]) -> StageError | None:
+    """What to tell of a job some of whose stages gave no result, or one that would not show: one sentence each."""
+    sentences = [_sentence(stage) for stage in incomplete]
+    if not_shown:
+        sentences.append(f"The Viewer would not show all of it. {' '.join(not_shown)}")
+    if not sentences:
         return None
-    codes = {stage.error.code for stage in incomplete if stage.error}
+    codes = {stage.error.code for stage in incomplete if stage.error} or {"VIEWER_CANNOT_SHOW"}
     code = codes.pop() if len(codes) == 1 else "STAGES_FAILED"
-    return StageError(code, " ".join(_sentence(stage) for stage in incomplete))
+    return StageError(code, " ".join(sentences))
 
 
 def _sentence(stage: Stage) -> str:

@@ -168,8 +168,8 @@ class SqliteStore(Store):
         delay = round(delay_seconds * 1000)
         return await self._fenced(stages.put_back, claim, pipeline, error, delay=delay, eased=eased, now=self._now())
 
-    async def finish(self, claim: Claim) -> Job:
-        return await self._fenced(queue.finish, claim, now=self._now())
+    async def finish(self, claim: Claim, *, not_shown: tuple[str, ...] = ()) -> Job:
+        return await self._fenced(queue.finish, claim, not_shown=not_shown, now=self._now())
 
     async def fail(self, claim: Claim, error: StageError) -> Job:
         return await self._fenced(queue.fail, claim, error, now=self._now())

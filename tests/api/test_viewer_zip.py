@@ -1,4 +1,4 @@
-"""The video in the ZIP is one that the browser shows: the original where it can, a copy where it cannot."""
+"""The ZIP holds what the Viewer shows: a video that its browser plays, and no file that it would lose or hide."""
 
 import asyncio
 import io
@@ -207,6 +207,38 @@ async def test_every_video_has_a_name_that_the_viewer_knows(
     job = await server.finished(tmp_path / filename)
 
     assert videos_in(await zip_of(server, job["id"])) == [name]
+
+
+async def test_what_the_viewer_would_not_show_is_said_before_the_job_is_called_completed(
+    tmp_path: Path, clips: Clips
+) -> None:
+    """It shows no message of its own: a lost track is an empty one. The file is there all the same."""
+    folder = declare(tmp_path / "pipelines", "writes_what_never_shows", "behaves")
+    async with serving(tmp_path, pipeline_dirs=(folder,)) as server:
+        job = await server.finished(clips.path("no_sound.mp4"), "writes_what_never_shows,behaves")
+        again = await server.http.post(f"/api/v1/jobs/{job['id']}/retry")
+        archive = await zip_of(server, job["id"])
+
+    assert (job["status"], job["outcome"], job["error_code"]) == ("completed", "partial", "VIEWER_CANNOT_SHOW")
+    assert "scene_detection.json: it cannot be read: it has no list of results or scenes" in job["error_message"]
+    assert "scene_detection.json" in archive.namelist()
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "JOB_SUCCEEDED")
+
+
+async def test_voice_is_in_the_zip_where_nobody_tells_the_speakers_apart(
+    copied: tuple[Served, str], sample: Path
+) -> None:
+    """VIEWER.md: of several RTTM files the last wins, so it may be there only alone."""
+    server, _ = copied
+
+    job = await server.finished(sample, "voice_activity")
+    archive = await zip_of(server, job["id"])
+    manifest = (await server.http.get(f"/api/v1/jobs/{job['id']}/manifest")).json()
+
+    assert archive.read("voice_activity.rttm").startswith(b"SPEAKER peekaboo_hevc 1 ")
+    assert "voice_activity.rttm" in manifest["viewer_hint"]["files"]
+    assert manifest["provenance"]["stages"][0]["viewer_tracks"] == {"voice_activity.rttm": "speaker_diarization"}
+    assert job["error_message"] is None
 
 
 def instead(folder: Path, misbehaving: str) -> None:
