@@ -18,7 +18,7 @@ import tempfile
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -54,6 +54,16 @@ class Artifacts:
     def job_ids(self) -> set[str]:
         """Every job that files lie here for."""
         return {e.name for kind in ("videos", "results", "logs") for e in os.scandir(self._root / kind) if e.is_dir()}
+
+    def files(self, job_id: str) -> list[tuple[Literal["video", "result", "log"], Path]]:
+        """Every file that lies here for a job, links left alone."""
+        kinds: tuple[Literal["video", "result", "log"], ...] = ("video", "result", "log")
+        found = [(kind, file) for kind in kinds for file in (self._root / f"{kind}s" / job_id).rglob("*")]
+        return [(kind, file) for kind, file in sorted(found) if file.is_file() and not file.is_symlink()]
+
+    def size(self, job_id: str) -> int:
+        """Bytes that lie here for a job."""
+        return sum(file.lstat().st_size for _, file in self.files(job_id))
 
     def begin(self, job_id: str, pipeline: str, token: int) -> Path:
         """An empty folder for one attempt at a stage; also the folder of its log. Raises StorageTrouble."""

@@ -105,6 +105,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     pause_free_bytes: int = 256 * 1024**2
     """Free space below which the queue pauses, and goes on by itself when there is more; 0 means never."""
 
+    retention_days: float = 0.0
+    """Days after its end that a job goes, with its video's copy, results and logs; 0 means never. 30 suits many."""
+
     drain_seconds: float = 0.0
     """Seconds that running stages get to end by themselves when the server is told to stop; then they are put back."""
 

@@ -26,6 +26,7 @@ from videoannotator.settings import Settings
 from videoannotator.store import Store
 from videoannotator.store.lock import only_one
 from videoannotator.store.sqlite import SqliteStore
+from videoannotator.upkeep import Upkeep
 from videoannotator.uploads import Uploads
 from videoannotator.worker import Worker
 
@@ -90,6 +91,8 @@ class Workspace:
             await workspace.uploads.settle()
             stack.push_async_callback(_stop, asyncio.create_task(workspace._work(), name="worker"))
             stack.push_async_callback(_stop, asyncio.create_task(workspace.uploads.sweep(), name="expired uploads"))
+            sweeping = Upkeep(store, workspace.artifacts).run(settings.retention_days)
+            stack.push_async_callback(_stop, asyncio.create_task(sweeping, name="retention"))
             stack.push_async_callback(_stop, asyncio.create_task(workspace._remove_orphans(left), name="orphans"))
             yield workspace
 

@@ -24,6 +24,7 @@ from videoannotator.server import (
     results,
     system,
     tokens,
+    upkeep,
     uploads,
     viewer,
 )
@@ -49,6 +50,7 @@ ROUTES: list[Any] = [
     *uploads.ROUTES,
     *jobs.ROUTES,
     *batches.ROUTES,
+    *upkeep.ROUTES,
     *results.ROUTES,
     *events.ROUTES,
     *docs.ROUTES,

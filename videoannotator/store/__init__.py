@@ -8,6 +8,7 @@ away gets LeaseLost, and nothing it wrote afterwards exists.
 
 from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -35,6 +36,7 @@ from videoannotator.jobs import (
     Token,
     Usage,
 )
+from videoannotator.keeping import OldJob, Receipt
 
 
 class JobQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -284,6 +286,39 @@ class Store(Protocol):
         """Raises NotFound (BATCH_NOT_FOUND)."""
 
     async def batches(self) -> tuple[Batch, ...]: ...
+
+    # -- what is kept
+
+    async def finished_before(self, before: datetime, limit: int) -> tuple[OldJob, ...]:
+        """Final jobs that ended before then, oldest first."""
+
+    async def remove_old_batches(self, before: datetime) -> int:
+        """How many batches from before then, of which no job is left and nothing waits, were removed."""
+
+    async def jobs_with_content(self, sha256: str) -> tuple[str, ...]: ...
+
+    async def jobs_with_tag(self, tag: str) -> tuple[str, ...]: ...
+
+    async def jobs_of_unknown_content(self) -> tuple[tuple[str, Path], ...]:
+        """Jobs whose video nobody has read to its end yet, and where it is."""
+
+    async def forget_names(self, job_ids: Sequence[str]) -> None:
+        """Batches keep a line for each of these jobs, without the video's name."""
+
+    async def put_receipt(self, receipt: Receipt) -> None:
+        """A later one with the same id takes its place."""
+
+    async def receipts(self) -> tuple[Receipt, ...]:
+        """Oldest first."""
+
+    async def truncate_wal(self) -> bool:
+        """Empty the log of writes, which holds pages as they were; False where a reader was in the way."""
+
+    async def vacuum(self) -> None:
+        """Write the whole database anew; all other writes wait."""
+
+    def remains(self, needles: Sequence[str]) -> bool:
+        """Whether one of these texts is anywhere in the database's bytes. Blocks: call it in a thread."""
 
     # -- batches whose videos are looked at one by one
 

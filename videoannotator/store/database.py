@@ -53,6 +53,10 @@ class Database:
                 await reader.close()  # before the writer: the last connection to close makes the checkpoint
 
     @property
+    def folder(self) -> Path:
+        return self._folder
+
+    @property
     def newest_event(self) -> int:
         """The seq of the newest event that is on disk."""
         return self._writer.newest_event
@@ -67,6 +71,10 @@ class Database:
     ) -> T:
         """Run `work` in a transaction of the writer; see `Writer.run`."""
         return await self._writer.run(work, *args, **kwargs)
+
+    async def write_alone(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` on the writer's connection outside of a transaction; see `Writer.run_alone`."""
+        return await self._writer.run_alone(work)
 
     async def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """The rows of one statement, all from one moment after every write that was acknowledged before."""
@@ -95,6 +103,7 @@ def _prepare(connection: sqlite3.Connection, folder: Path) -> None:
     if mode != "wal":
         raise not_writable(folder, f"its file system allows only SQLite's journal mode {mode!r}, not WAL")
     connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten: docs/decisions/0012
     connection.execute("PRAGMA journal_size_limit = 67108864")
 
 

@@ -57,6 +57,10 @@ class Tail:
             if not task.cancelled():
                 task.result()
 
+    def forget(self, job_id: str) -> None:
+        """The rows are gone; nobody shall hear of the job from memory either."""
+        self._kept = [event for event in self._kept if event.job_id != job_id]
+
     def follow(self, after: int | None, job_id: str | None, batch_id: str | None) -> AsyncGenerator[Event, None]:
         """From now on means from this call on, not from the first `anext`."""
         return self._follow(self._database.newest_event if after is None else max(0, after), job_id, batch_id)

@@ -34,6 +34,7 @@ from videoannotator.jobs import (
     Token,
     Usage,
 )
+from videoannotator.keeping import OldJob, Receipt
 from videoannotator.store import (
     JobPage,
     JobQuery,
@@ -44,6 +45,7 @@ from videoannotator.store import (
     claims,
     events,
     inputs,
+    keeping,
     nouns,
     queue,
     stages,
@@ -125,6 +127,7 @@ class SqliteStore(Store):
         await self._database.write(queue.begin_removal, job_id, now=self._now())
         while not await self._database.write(queue.remove_slice, job_id):
             pass
+        self._tail.forget(job_id)
 
     async def artifacts(self, job_id: str) -> tuple[Artifact, ...]:
         sql = f"SELECT {', '.join(_ARTIFACT)}, in_zip FROM artifacts {_OF_JOB} ORDER BY name"  # noqa: S608
@@ -335,6 +338,44 @@ class SqliteStore(Store):
 
     async def finished_alike(self, size_bytes: int) -> tuple[Job, ...]:
         return await batches.finished_alike(self._database, size_bytes)
+
+    # -- what is kept
+
+    async def finished_before(self, before: datetime, limit: int) -> tuple[OldJob, ...]:
+        return await keeping.finished_before(self._database, milliseconds(before), limit)
+
+    async def remove_old_batches(self, before: datetime) -> int:
+        removed = 0
+        while some := await self._database.write(keeping.remove_old_batches, milliseconds(before), 100):
+            removed += some
+        return removed
+
+    async def jobs_with_content(self, sha256: str) -> tuple[str, ...]:
+        return await keeping.jobs_with_content(self._database, sha256)
+
+    async def jobs_with_tag(self, tag: str) -> tuple[str, ...]:
+        return await keeping.jobs_with_tag(self._database, tag)
+
+    async def jobs_of_unknown_content(self) -> tuple[tuple[str, Path], ...]:
+        return await keeping.jobs_of_unknown_content(self._database)
+
+    async def forget_names(self, job_ids: Sequence[str]) -> None:
+        await self._database.write(keeping.forget_names, job_ids)
+
+    async def put_receipt(self, receipt: Receipt) -> None:
+        await self._database.write(keeping.put_receipt, receipt)
+
+    async def receipts(self) -> tuple[Receipt, ...]:
+        return await keeping.receipts(self._database)
+
+    async def truncate_wal(self) -> bool:
+        return await self._database.write_alone(keeping.truncate_wal)
+
+    async def vacuum(self) -> None:
+        await self._database.write_alone(keeping.vacuum)
+
+    def remains(self, needles: Sequence[str]) -> bool:
+        return keeping.remains(self._database.folder, needles)
 
     async def _fenced(
         self,

@@ -74,6 +74,15 @@ class Writer:
         result: T = await write.future
         return result
 
+    async def run_alone(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """The same for what must not be in a transaction: a checkpoint, a VACUUM. Other writes wait."""
+        if self._closing:
+            raise closed(self._folder)
+        write = _Write(self._loop.create_future(), work, alone=True)
+        self._waiting.put(write)
+        result: T = await write.future
+        return result
+
     # -- in the thread
 
     def _live(self, connect: Callable[[], AbstractContextManager[sqlite3.Connection]], opened: "_Write") -> None:
@@ -81,7 +90,8 @@ class Writer:
             with connect() as connection:
                 self._tell([opened], _newest_event(connection))
                 while batch := self._next_batch():
-                    self._tell(batch, self._commit(connection, batch))
+                    for part in _parts(batch):
+                        self._tell(part, self._commit(connection, part))
         except Exception as exc:  # handed to whoever opened, and to all who still write
             opened.error = exc
             self._tell([opened], None)
@@ -111,6 +121,9 @@ class Writer:
 
     def _commit(self, connection: sqlite3.Connection, batch: "list[_Write]") -> int | None:
         """Give every write its result or its error; the seq of the newest event if there was a COMMIT."""
+        if batch[0].alone:
+            self._do_alone(connection, batch[0])
+            return None
         try:
             connection.execute("BEGIN IMMEDIATE")
             for write in batch:
@@ -125,6 +138,12 @@ class Writer:
                 connection.execute("ROLLBACK")
             return None
         return newest
+
+    def _do_alone(self, connection: sqlite3.Connection, write: "_Write") -> None:
+        try:
+            write.result = write.work(connection)
+        except Exception as exc:  # handed to whoever waits for it
+            write.error = self._meaning(exc)
 
     def _attempt(self, connection: sqlite3.Connection, write: "_Write") -> None:
         connection.execute("SAVEPOINT write")
@@ -163,9 +182,12 @@ class Writer:
 class _Write:
     """A function that waits for its turn, and what came of it."""
 
-    __slots__ = ("error", "future", "result", "work")
+    __slots__ = ("alone", "error", "future", "result", "work")
 
-    def __init__(self, future: asyncio.Future[Any], work: Callable[[sqlite3.Connection], Any]) -> None:
+    def __init__(
+        self, future: asyncio.Future[Any], work: Callable[[sqlite3.Connection], Any], *, alone: bool = False
+    ) -> None:
+        self.alone = alone
         self.future = future
         self.work = work
         self.result: Any = None
@@ -180,6 +202,17 @@ class _Write:
             self.future.set_exception(self.error)
         else:
             self.future.set_result(self.result)
+
+
+def _parts(batch: list[_Write]) -> list[list[_Write]]:
+    """Those that share a transaction, in order; each that stands alone in a part of its own."""
+    parts: list[list[_Write]] = []
+    for write in batch:
+        if parts and not write.alone and not parts[-1][0].alone:
+            parts[-1].append(write)
+        else:
+            parts.append([write])
+    return parts
 
 
 def _nothing(_: sqlite3.Connection) -> None:

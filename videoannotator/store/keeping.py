@@ -1,0 +1,106 @@
+"""
+What is kept and for how long: which jobs are old, which are of one video, and what is left in the database file of rows
+that were deleted. Those that write are functions on the writer's connection; those that read take a `Database`.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from videoannotator.keeping import OldJob, Receipt
+from videoannotator.store.database import Database
+from videoannotator.store.rows import as_json, milliseconds, moment
+from videoannotator.store.trouble import DATABASE
+
+ERASED = "(erased)"
+"""What stands in a batch's report in place of the name of an erased video."""
+
+_receipt = msgspec.json.Decoder(Receipt)
+_BLOCK = 4 * 1024**2
+
+
+async def finished_before(database: Database, before: int, limit: int) -> tuple[OldJob, ...]:
+    """Oldest first. Only final jobs have a `finished_at`."""
+    sql = "SELECT id, filename, status, finished_at FROM jobs WHERE finished_at < ? ORDER BY finished_at, seq LIMIT ?"
+    rows = await database.read(sql, (before, limit))
+    return tuple(OldJob(job_id, filename, status, moment(finished)) for job_id, filename, status, finished in rows)
+
+
+async def jobs_with_content(database: Database, sha256: str) -> tuple[str, ...]:
+    sql = "SELECT id FROM jobs WHERE json_extract(video, '$.sha256') = ? ORDER BY seq"
+    return tuple(job_id for (job_id,) in await database.read(sql, (sha256,)))
+
+
+async def jobs_with_tag(database: Database, tag: str) -> tuple[str, ...]:
+    sql = "SELECT id FROM jobs WHERE seq IN (SELECT job FROM job_tags WHERE tag = ?) ORDER BY seq"
+    return tuple(job_id for (job_id,) in await database.read(sql, (tag,)))
+
+
+async def jobs_of_unknown_content(database: Database) -> tuple[tuple[str, Path], ...]:
+    """Jobs whose video nobody has read to its end yet, and where it is."""
+    sql = "SELECT id, video_path FROM jobs WHERE json_extract(video, '$.sha256') IS NULL ORDER BY seq"
+    return tuple((job_id, Path(path)) for job_id, path in await database.read(sql))
+
+
+async def receipts(database: Database) -> tuple[Receipt, ...]:
+    rows = await database.read("SELECT content FROM receipts ORDER BY made_at, id")
+    return tuple(_receipt.decode(content) for (content,) in rows)
+
+
+def put_receipt(connection: sqlite3.Connection, receipt: Receipt) -> None:
+    sql = """INSERT INTO receipts (id, made_at, content) VALUES (?, ?, ?)
+        ON CONFLICT (id) DO UPDATE SET content = excluded.content"""
+    connection.execute(sql, (receipt.id, milliseconds(receipt.made_at), as_json(receipt)))
+
+
+def forget_names(connection: sqlite3.Connection, job_ids: Sequence[str]) -> None:
+    """Batches keep a line for each of these jobs, without its name."""
+    jobs = [(job_id,) for job_id in job_ids]
+    connection.executemany(f"UPDATE batch_inputs SET video = '{ERASED}' WHERE job_id = ?", jobs)  # noqa: S608
+    connection.executemany("DELETE FROM idempotency_keys WHERE job_id = ?", jobs)
+
+
+def remove_old_batches(connection: sqlite3.Connection, before: int, limit: int) -> int:
+    """How many batches from before then, of which no job is left and nothing waits, were removed."""
+    sql = """DELETE FROM batches WHERE id IN (
+        SELECT id FROM batches WHERE created_at < ?
+            AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.batch_id = batches.id)
+            AND NOT EXISTS (SELECT 1 FROM batch_inputs AS i WHERE i.batch_id = batches.id AND i.state = 'waiting')
+        LIMIT ?)"""
+    return connection.execute(sql, (before, limit)).rowcount
+
+
+def truncate_wal(connection: sqlite3.Connection) -> bool:
+    """
+    Bring all that was written into the database file and empty the log of writes, which holds pages as they were.
+    False where a reader was in the way. Outside of a transaction.
+    """
+    (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return not busy
+
+
+def vacuum(connection: sqlite3.Connection) -> None:
+    """Write the whole database anew. Outside of a transaction; other writes wait."""
+    connection.execute("VACUUM")
+
+
+def remains(folder: Path, needles: Iterable[str]) -> bool:
+    """Whether one of these texts is anywhere in the bytes of the database or its log of writes. Blocks."""
+    wanted = [needle.encode() for needle in needles]
+    return any(_contains(folder / name, wanted) for name in (DATABASE, f"{DATABASE}-wal"))
+
+
+def _contains(file: Path, wanted: list[bytes]) -> bool:
+    if not wanted or not file.exists():
+        return False
+    overlap = max(map(len, wanted)) - 1
+    tail = b""
+    with file.open("rb") as content:
+        while block := content.read(_BLOCK):
+            window = tail + block
+            if any(needle in window for needle in wanted):
+                return True
+            tail = window[-overlap:] if overlap else b""
+    return False
