@@ -98,6 +98,7 @@ async def serving(folder: Path, **settings: Any) -> AsyncIterator[Served]:
         "api_key": ADMIN,
         "min_free_bytes": 0,
         "retry_base_delay_seconds": 0,
+        "cache": "off",
         "storage_dir": folder / "storage",
     }
     given = Settings(**(chosen | {"pipeline_dirs": (declared,)} | settings))

@@ -15,6 +15,7 @@ import pytest
 
 from tests.declared import declare
 from tests.stages import is_alive
+from videoannotator.cli.run import CACHE
 
 COMMAND = [sys.executable, "-m", "videoannotator", "annotate"]
 QUICK = {"face_analysis.csv", "face_analysis.json", "scene_detection.csv", "scene_detection.json", "manifest.json"}
@@ -50,7 +51,7 @@ def test_the_sample_gives_its_scene_both_faces_and_three_stretches_of_voice(samp
 
 
 def test_several_videos_and_directories_end_in_a_folder_each(clips, tmp_path):
-    """With every promised file, and nothing beside: no scratch folder, no log, no database."""
+    """With every promised file, and nothing beside but what is remembered: no scratch folder, no log, no database."""
     (tmp_path / "in").mkdir()
     os.link(clips.path("h264.mp4"), tmp_path / "in" / "one.mp4")
     os.link(clips.path("h264.mkv"), tmp_path / "in" / "two.mkv")
@@ -58,7 +59,7 @@ def test_several_videos_and_directories_end_in_a_folder_each(clips, tmp_path):
     done = annotate("in", "--output", "out", cwd=tmp_path)
 
     assert (0, "") == (done.returncode, done.stderr)
-    assert ["one", "two"] == sorted(os.listdir(tmp_path / "out"))
+    assert [CACHE, "one", "two"] == sorted(os.listdir(tmp_path / "out"))
     for name in ("one", "two"):
         assert set(os.listdir(tmp_path / "out" / name)) >= QUICK
     assert 2 == done.stdout.count("[OK]")
@@ -67,11 +68,11 @@ def test_several_videos_and_directories_end_in_a_folder_each(clips, tmp_path):
 def test_the_same_call_gives_the_same_bytes_again(clips, tmp_path):
     """Reproducible: every artifact but the manifest, which names the job and the seconds."""
     clip = clips.path("h264.mp4")
-    annotate(clip, "--pipelines", "scene_detection,voice_activity", cwd=tmp_path)
+    annotate(clip, "--pipelines", "scene_detection,voice_activity", "--no-cache", cwd=tmp_path)
     results = tmp_path / "annotations" / "h264"
     first = {file.name: file.read_bytes() for file in results.iterdir() if file.name != "manifest.json"}
 
-    done = annotate(clip, "--pipelines", "scene_detection,voice_activity", cwd=tmp_path)
+    done = annotate(clip, "--pipelines", "scene_detection,voice_activity", "--no-cache", cwd=tmp_path)
 
     again = {file.name: file.read_bytes() for file in results.iterdir() if file.name != "manifest.json"}
     assert 0 == done.returncode
@@ -142,7 +143,7 @@ def test_a_bad_video_does_not_keep_the_good_ones_from_their_results(clips, tmp_p
     lines = {Path(line["video"]).name: line for line in map(json.loads, done.stdout.splitlines())}
     assert 1 == done.returncode
     assert ("failed", "full") == (lines["bad.mp4"]["status"], lines["good.mp4"]["outcome"])
-    assert ["good"] == os.listdir(tmp_path / "annotations")
+    assert [CACHE, "good"] == sorted(os.listdir(tmp_path / "annotations"))
 
 
 @pytest.mark.parametrize("name", ["half.mp4", "scratched.mp4"])
@@ -280,3 +281,19 @@ def test_a_copy_for_browsers_is_made_when_it_is_asked_for(clips, tmp_path):
     assert {"browser_copy.mp4"} == {f.name for f in (tmp_path / "copied" / "hevc").iterdir()} - {
         f.name for f in (tmp_path / "plain" / "hevc").iterdir()
     }
+
+
+def test_what_was_done_before_is_not_done_again_unless_asked(clips, tmp_path):
+    """A corpus that is annotated again after one file was added must not take the night again."""
+    arguments = (clips.path("h264.mp4"), "--pipelines", "scene_detection")
+    annotate(*arguments, cwd=tmp_path)
+    first = (tmp_path / "annotations" / "h264" / "scene_detection.json").read_bytes()
+
+    again = annotate(*arguments, cwd=tmp_path)
+    second = (tmp_path / "annotations" / "h264" / "scene_detection.json").read_bytes()
+    anew = annotate(*arguments, "--no-cache", cwd=tmp_path)
+
+    assert (0, 0) == (again.returncode, anew.returncode)
+    assert "done before" in again.stdout
+    assert "done before" not in anew.stdout
+    assert first == second

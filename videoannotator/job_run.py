@@ -75,25 +75,34 @@ class JobRun:
         await asyncio.to_thread(self._artifacts.settle, job.id, await self._store.artifacts(job.id))
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._hash_video(), name=f"hash of {job.id}")
+                self._hashing = group.create_task(self._hash_video(), name=f"hash of {job.id}")
                 for stage in job.stages:
                     if not stage.status.is_final:
-                        run = StageRun(self._tools, self._claim, stage)
+                        run = StageRun(self._tools, self._claim, stage, hash_of_video=self._hash_of_video)
                         task = group.create_task(run.work(), name=f"{stage.pipeline} of {job.id}")
                         self._at_work[task] = run
                         task.add_done_callback(self._at_work.__delitem__)
         except ExceptionGroup as several:
             raise several.exceptions[0] from several
 
-    async def _hash_video(self) -> None:
+    async def _hash_of_video(self) -> str | None:
+        await asyncio.wait({self._hashing})
+        return self._hashing.result()
+
+    async def _hash_video(self) -> str | None:
+        """None where it cannot be read: the stages will say so, in their own words."""
         if self._claim.job.video.sha256 is not None:
-            return
+            return self._claim.job.video.sha256
         stop = threading.Event()
         try:
             digest = await asyncio.to_thread(sha256, self._claim.job.video_path, stop)
+        except OSError as exc:
+            self._log.warning("the video cannot be hashed", reason=str(exc))
+            return None
         finally:
             stop.set()
-        await self._store.note_video_hash(self._claim, digest)
+        await self._insist(lambda: self._store.note_video_hash(self._claim, digest))
+        return digest
 
     async def _until_cancel_is_asked(self) -> None:
         """Keep the lease meanwhile. Raises LeaseLost."""

@@ -290,6 +290,9 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     upload_id: str | None = None
     """The resumable upload that the video was; it is used up with the job."""
 
+    cache: bool = True
+    """Whether results of earlier, equal work may be taken for it, and its own remembered."""
+
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     id: str
@@ -316,6 +319,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     preset_content: dict[str, Any] | None = None
     batch_id: str | None = None
     retry_of: str | None = None
+    cache: bool = True
     queue_position: int | None = None
     """1 is next. Only while pending."""
 
@@ -360,6 +364,8 @@ class StageResult(msgspec.Struct, frozen=True, kw_only=True):
     provenance: Provenance
     seconds: float
     usage: Usage | None = None
+    cached: bool = False
+    """Taken from earlier, equal work; then `seconds` are those of that."""
 
 
 class Event(msgspec.Struct, frozen=True):

@@ -150,6 +150,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     retry_jitter: float = 0.25
     """Share by which each wait is shortened or lengthened at random, so that not all stages come back at once."""
 
+    cache: Literal["on", "off"] = "on"
+    """Whether a stage's result is remembered and taken again when the same work is asked for."""
+
+    cache_bytes: int = 10 * 1024**3
+    """Largest size of all remembered results; the least recently used go first."""
+
     lease_seconds: float = 30.0
     """How long a job belongs to a worker that no longer says it is alive."""
 

@@ -6,7 +6,7 @@ Whoever cancels it gets it back only when nothing of it is left: no process, no 
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ from typing import Any
 import msgspec
 
 from videoannotator.artifacts import Artifacts
+from videoannotator.cache import Cache
 from videoannotator.errors import Refused, StageEnded, StageFailed, StorageTrouble, VideoAnnotatorError
+from videoannotator.fingerprint import fingerprint
 from videoannotator.gate import Gate
 from videoannotator.insistence import Insistence
 from videoannotator.jobs import Artifact, Claim, ModelFiles, Provenance, Stage, StageError, StageResult
@@ -22,6 +24,7 @@ from videoannotator.logs import get_logger
 from videoannotator.notes import Notes
 from videoannotator.pipelines.catalogue import Catalogue
 from videoannotator.retries import Retry, longest_delay_seconds, next_attempt
+from videoannotator.reuse import Reuse
 from videoannotator.runner.messages import Done, Start
 from videoannotator.runner.process import Limits, Making, Runner
 from videoannotator.scheduler import Scheduler
@@ -39,6 +42,7 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     runner: Runner
     catalogue: Catalogue
     settings: Settings
+    cache: Cache | None
     scheduler: Scheduler
     insist: Insistence
     gate: Gate
@@ -63,7 +67,9 @@ def expect(tools: Tools, complete: Mapping[str, Mapping[str, Any]]) -> None:
 class StageRun:
     """One stage of one claimed job."""
 
-    def __init__(self, tools: Tools, claim: Claim, stage: Stage) -> None:
+    def __init__(
+        self, tools: Tools, claim: Claim, stage: Stage, *, hash_of_video: Callable[[], Awaitable[str | None]]
+    ) -> None:
         self._tools = tools
         self._claim = claim
         self._stage = stage
@@ -72,18 +78,51 @@ class StageRun:
         self._where = (claim.job.id, stage.pipeline, claim.token)
         """Job, pipeline, token: the attempt, as `Artifacts` names it."""
 
+        cache = tools.cache if claim.job.cache else None
+        self._reuse = Reuse(cache, tools.artifacts, self._where, hash_of_video)
         self._notes: Notes | None = None
         self._log = log.bind(job_id=claim.job.id, stage=stage.pipeline)
         self.is_waiting = False
         """Nothing of it runs, and it wants no slot: its next attempt is to come."""
 
         self._is_over = False
+        self._fingerprint: str | None = None
 
     async def work(self) -> None:
         """Attempt after attempt, until the stage has ended for good. Raises LeaseLost."""
         while not self._is_over:
             await self._until_its_time()
-            await self._attempt()
+            self._fingerprint = await asyncio.to_thread(self._fingerprint_now)
+            if (earlier := await self._reuse.take(self._fingerprint)) is not None:
+                await self._serve(earlier)
+            else:
+                await self._attempt()
+
+    def _fingerprint_now(self) -> str | None:
+        """None where a model or the environment is missing now; the attempt says so."""
+        catalogue, pipeline, config = self._tools.catalogue, self._stage.pipeline, self._stage.used_config
+        declaration = catalogue.get(pipeline)
+        try:
+            models = catalogue.supplies.models(declaration, config)
+            interpreter = catalogue.supplies.environments.interpreter(self._environment())
+        except Refused:
+            return None
+        return fingerprint(
+            video=self._claim.job.video,
+            pipeline=pipeline,
+            version=declaration.version,
+            code=catalogue.code_of(pipeline),
+            config=config,
+            models=models,
+            max_lost_frames=self._tools.settings.max_lost_frames,
+            interpreter=interpreter,
+        )
+
+    async def _serve(self, earlier: StageResult) -> None:
+        """No process, no slot. The files are those of this attempt now."""
+        await self._publish(earlier)
+        told = f"{self._stage.pipeline} was done before on the same video with the same parameters: taken from there."
+        await self._tools.insist(lambda: self._store.log(self._claim, self._stage.pipeline, "info", told))
 
     async def _until_its_time(self) -> None:
         """Without a slot. Never longer than the longest delay: somebody may have set the clock back."""
@@ -175,9 +214,13 @@ class StageRun:
             seconds=round(seconds, 3),
             usage=self._notes.used if self._notes else None,
         )
+        await self._publish(result)
+        await self._reuse.keep(self._fingerprint, result)
+
+    async def _publish(self, result: StageResult) -> None:
         await self._tools.insist(lambda: self._store.finish_stage(self._claim, self._stage.pipeline, result))
-        await asyncio.to_thread(self._artifacts.publish, *self._where, sealed)
-        self._log.info("stage completed", seconds=result.seconds, annotations=result.annotations)
+        await asyncio.to_thread(self._artifacts.publish, *self._where, result.artifacts)
+        self._log.info("stage completed", seconds=result.seconds, annotations=result.annotations, cached=result.cached)
         self._is_over = True
 
     def _with_warning(self, provenance: Provenance) -> Provenance:

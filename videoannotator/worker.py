@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from videoannotator.artifacts import Artifacts
+from videoannotator.cache import Cache
 from videoannotator.errors import StorageTrouble
 from videoannotator.gate import Gate
 from videoannotator.insistence import Insistence
@@ -31,7 +32,14 @@ log = get_logger(__name__)
 
 class Worker:
     def __init__(
-        self, *, store: Store, artifacts: Artifacts, runner: Runner, catalogue: Catalogue, settings: Settings
+        self,
+        *,
+        store: Store,
+        artifacts: Artifacts,
+        runner: Runner,
+        catalogue: Catalogue,
+        settings: Settings,
+        cache: Cache | None,
     ) -> None:
         self._tools = Tools(
             store=store,
@@ -39,6 +47,7 @@ class Worker:
             runner=runner,
             catalogue=catalogue,
             settings=settings,
+            cache=cache,
             scheduler=Scheduler(settings.stage_slots),
             insist=Insistence(),
             gate=Gate(settings.pause_free_bytes),

@@ -14,6 +14,7 @@ from typing import Any, Self
 import msgspec
 
 from videoannotator.artifacts import Artifacts, link_or_copy, storage_trouble
+from videoannotator.cache import Cache
 from videoannotator.errors import Conflict, FieldProblem, InvalidConfig, NotFound, StorageTrouble
 from videoannotator.jobs import Idempotency, Job, NewJob, NewStage, Preset, Stage, StageStatus, new_id
 from videoannotator.logs import get_logger
@@ -30,6 +31,9 @@ from videoannotator.upkeep import Upkeep
 from videoannotator.uploads import Uploads
 from videoannotator.worker import Worker
 
+CACHE = "cache"
+"""The folder below the storage directory."""
+
 log = get_logger(__name__)
 
 
@@ -39,11 +43,20 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     preset: str | None = None
     pipelines: tuple[str, ...] = ()
     config: dict[str, dict[str, Any]] = {}
+    cache: bool = True
+    """Whether results of earlier, equal work may be taken, and the new ones remembered."""
 
 
 class Workspace:
     def __init__(
-        self, *, settings: Settings, store: Store, runner: Runner, prober: Probers, resources: Resources
+        self,
+        *,
+        settings: Settings,
+        store: Store,
+        runner: Runner,
+        prober: Probers,
+        resources: Resources,
+        cache: Cache | None,
     ) -> None:
         self.settings = settings
         self.store = store
@@ -54,8 +67,14 @@ class Workspace:
         self.uploads = Uploads(self.artifacts.uploads, store, settings)
         self._builtin_presets = builtin_presets()
         self.worker = Worker(
-            store=store, artifacts=self.artifacts, runner=runner, catalogue=self.catalogue, settings=settings
+            store=store,
+            artifacts=self.artifacts,
+            runner=runner,
+            catalogue=self.catalogue,
+            settings=settings,
+            cache=cache,
         )
+        self.cache = cache
         self.resources = resources
         self.failed = asyncio.Event()
         """Set when the worker has ended by itself, which it never should: stop, and say `failure`."""
@@ -63,9 +82,10 @@ class Workspace:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: Settings) -> AsyncIterator[Self]:
+    async def open(cls, settings: Settings, *, cache: Cache | None = None) -> AsyncIterator[Self]:
         """
-        Lock the directory, bring the database up to date, mend what a crash left, and begin to work.
+        Lock the directory, bring the database up to date, mend what a crash left, and begin to work. Without `cache` it
+        is the directory's own, unless the settings turn it off.
 
         When the block ends no stage process is left, and what was running is pending again.
 
@@ -83,9 +103,15 @@ class Workspace:
             runner = await stack.enter_async_context(Runner.open(_storage_id(folder)))
             prober = await stack.enter_async_context(Probers.open(runner))
             resources = await stack.enter_async_context(Resources.open(folder))
-            workspace = cls(settings=settings, store=store, runner=runner, prober=prober, resources=resources)
+            if cache is None and settings.cache == "on":
+                cache = Cache(folder / CACHE, settings.cache_bytes)
+            workspace = cls(
+                settings=settings, store=store, runner=runner, prober=prober, resources=resources, cache=cache
+            )
             resources.tell(lambda sample: workspace.worker.gate.note_free(sample.disk_free_bytes))
             await asyncio.to_thread(workspace.artifacts.prepare)
+            if cache is not None:
+                await asyncio.to_thread(cache.prepare)
             left = await asyncio.to_thread(workspace.artifacts.job_ids)
             await workspace.worker.recover()
             await workspace.uploads.settle()
@@ -134,6 +160,7 @@ class Workspace:
             owns_video=owns_video,
             stages=(*self.catalogue.plan(video, pipelines, config), *copying),
             config=selection.config,
+            cache=selection.cache,
             preset=preset.name if preset else None,
             preset_content=msgspec.to_builtins(preset) if preset else None,
             tags=tags,
@@ -166,7 +193,7 @@ class Workspace:
         if len(_finished(old)) == len(old.stages) and not from_scratch:
             hint = 'Send {"from_scratch": true} to run it again all the same.'
             raise Conflict(f"Every stage of job {job_id} is completed.", hint=hint, code="JOB_SUCCEEDED")
-        new = self._again(old, keep=() if from_scratch else _finished(old))
+        new = self._again(old, keep=() if from_scratch else _finished(old), cache=old.cache and not from_scratch)
         await asyncio.to_thread(self._bring_files, old, new)
         kept = {stage.pipeline for stage in new.stages if stage.carried_over}
         artifacts = [a for a in await self.store.artifacts(old.id) if a.pipeline in kept]
@@ -219,7 +246,7 @@ class Workspace:
             hint = f"Free some: at least {self.settings.min_free_bytes / 2**20:.0f} MiB (min_free_bytes) are kept."
             raise StorageTrouble(message, hint=hint, code="STORAGE_FULL")
 
-    def _again(self, old: Job, *, keep: tuple[str, ...]) -> NewJob:
+    def _again(self, old: Job, *, keep: tuple[str, ...], cache: bool) -> NewJob:
         new_job = new_id("job")
         path = self.artifacts.video_folder(new_job) / old.video_path.name if old.owns_video else old.video_path
         return NewJob(
@@ -235,6 +262,7 @@ class Workspace:
             priority=old.priority,
             batch_id=old.batch_id,
             retry_of=old.id,
+            cache=cache,
         )
 
     def _bring_files(self, old: Job, new: NewJob) -> None:

@@ -19,6 +19,7 @@ def main() -> None:
                 str(clip),
                 "--preset",
                 "quick",
+                "--no-cache",
                 "--output",
                 str(folder / str(number)),
             ]

@@ -78,7 +78,9 @@ class Server:
             [CONSOLE_COMMAND, "serve", "--port", "0", "--storage-dir", str(storage)],
             stdout=self._log,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"VIDEOANNOTATOR_API_KEY": "va_bench_key_of_this_machine_only"} | names,
+            env=os.environ
+            | {"VIDEOANNOTATOR_API_KEY": "va_bench_key_of_this_machine_only", "VIDEOANNOTATOR_CACHE": "off"}
+            | names,
             cwd=storage.parent,
         )
         atexit.register(self.process.kill)  # also when the script ends with an error

@@ -25,6 +25,9 @@ def add_to(commands: Any) -> None:
         "--browser-copy", action="store_true", help="also make an H.264 copy of videos that browsers do not play"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON line for each video, and nothing else")
+    parser.add_argument(
+        "--no-cache", action="store_true", help="compute everything, also what was done before; and remember nothing"
+    )
     parser.set_defaults(run=run)
 
 
@@ -37,6 +40,7 @@ def run(given: argparse.Namespace) -> int:
     from videoannotator.workspace import Selection
 
     selection = Selection(
+        cache=not given.no_cache,
         preset=given.preset,
         pipelines=tuple(name.strip() for name in given.pipelines.split(",") if name.strip()),
         config=parse_settings(given.set, Catalogue.of(load_settings()).type_of),

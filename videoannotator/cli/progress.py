@@ -20,6 +20,9 @@ class StageEnding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     annotations: int | None = None
     counted_as: str = ""
     seconds: float | None = None
+    cached: bool = False
+    """It was done before; `seconds` are those of then."""
+
     message: str = ""
     log_tail: tuple[str, ...] = ()
 
@@ -61,6 +64,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
                     annotations=stage.annotations,
                     counted_as=_counted_as(catalogue.get(stage.pipeline), stage),
                     seconds=stage.seconds,
+                    cached=stage.cached,
                     message=stage.error.message if stage.error else "",
                     log_tail=log_tails.get(stage.pipeline, ()),
                 )
@@ -236,7 +240,8 @@ def _counted_as(declaration: Declaration, stage: Stage) -> str:
 def _stage(stage: StageEnding) -> str:
     if stage.status is StageStatus.COMPLETED:
         what = f"{stage.annotations:>6} {stage.counted_as}" if stage.counted_as else f"{'made':>6}"
-        return f"{what} in {stage.seconds:.1f} s"
+        before = ", done before" if stage.cached else ""
+        return f"{what} in {stage.seconds:.1f} s{before}"
     return f"{stage.status}{': ' + stage.message if stage.message else ''}"
 
 

@@ -14,6 +14,7 @@ from contextlib import aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
 
 from videoannotator.artifacts import storage_trouble
+from videoannotator.cache import Cache
 from videoannotator.cli.inputs import Input
 from videoannotator.cli.progress import Display, Ending
 from videoannotator.errors import Conflict, Refused, VideoAnnotatorError
@@ -25,6 +26,9 @@ from videoannotator.workspace import Selection, Workspace, is_in_use
 EXIT_SOME_FAILED = 1
 EXIT_INTERRUPTED = 130
 _SCRATCH = ".videoannotator-"
+CACHE = ".annotations-cache"
+"""The folder beside the results in which they are remembered."""
+
 _ENDINGS = frozenset({"job.complete", "job.error", "job.cancelled"})
 
 
@@ -41,7 +45,9 @@ def annotate(
     configure_for_a_command()
     with _scratch(output) as folder, show:
         settings = load_settings({"storage_dir": folder, "browser_copy": browser_copy})
-        return asyncio.run(_Run(inputs, selection, show).work(settings))
+        # Beside the results, where whoever removes them sees it; and not linked to them, since they may be edited.
+        cache = Cache(output / CACHE, settings.cache_bytes, links_out=False) if settings.cache == "on" else None
+        return asyncio.run(_Run(inputs, selection, show).work(settings, cache))
 
 
 class _Run:
@@ -52,8 +58,8 @@ class _Run:
         self._waiting: dict[str, Input] = {}
         self._all_well = True
 
-    async def work(self, settings: Settings) -> int:
-        async with _interrupts() as interrupted, Workspace.open(settings) as workspace:
+    async def work(self, settings: Settings, cache: Cache | None) -> int:
+        async with _interrupts() as interrupted, Workspace.open(settings, cache=cache) as workspace:
             self._workspace = workspace
             await workspace.check(self._selection)
             after = await workspace.store.last_seq()

@@ -24,10 +24,12 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     config: dict[str, dict[str, Any]] = {}
     tags: tuple[str, ...] = ()
     priority: Priority = 0
+    cache: bool = True
+    """False: nothing is taken from earlier, equal work, and nothing is remembered."""
 
     @property
     def selection(self) -> Selection:
-        return Selection(preset=self.preset, pipelines=self.selected_pipelines, config=self.config)
+        return Selection(preset=self.preset, pipelines=self.selected_pipelines, config=self.config, cache=self.cache)
 
 
 class InDataset(msgspec.Struct, frozen=True):
@@ -59,7 +61,8 @@ class JsonOrder(Order, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     @property
     def selection(self) -> Selection:
-        return Selection(preset=self.preset, pipelines=self.selected_pipelines, config=self.config or self.overrides)
+        config = self.config or self.overrides
+        return Selection(preset=self.preset, pipelines=self.selected_pipelines, config=config, cache=self.cache)
 
 
 def order_of_json(body: bytes) -> tuple[JsonOrder, Source]:
@@ -78,7 +81,7 @@ def order_of_json(body: bytes) -> tuple[JsonOrder, Source]:
 def order_of_form(fields: dict[str, list[str]]) -> Order:
     """Raises InvalidConfig."""
     given: dict[str, Any] = {}
-    for name in ("preset", "config", "priority"):
+    for name in ("preset", "config", "priority", "cache"):
         if len(fields.get(name, ())) > 1:
             raise InvalidConfig((FieldProblem(name, f"{name} may be given once.", "DUPLICATE_FIELD"),))
         if text := "".join(fields.get(name, ())).strip():
@@ -87,6 +90,8 @@ def order_of_form(fields: dict[str, list[str]]) -> Order:
         given["config"] = parse_json(given["config"])
     if "priority" in given:
         given["priority"] = _whole_number("priority", given["priority"])
+    if "cache" in given:
+        given["cache"] = {"true": True, "false": False}.get(given["cache"].lower(), given["cache"])
     given |= {name: _listed(fields[name]) for name in ("selected_pipelines", "tags") if name in fields}
     order = read_struct(given, Order)
     check_tags(order.tags)

@@ -19,7 +19,7 @@ from videoannotator.jobs import Idempotency, Job, NewJob, new_id
 from videoannotator.server.auth import Caller
 from videoannotator.server.datasets import find_video
 from videoannotator.server.decoding import MAX_BODY_BYTES, ApiRequest
-from videoannotator.server.idempotency import key_of, once
+from videoannotator.server.idempotency import once
 from videoannotator.server.orders import InDataset, JsonOrder, Order, Uploaded, order_of_form, order_of_json
 from videoannotator.server.receive import Upload, UploadLimits, receiving
 from videoannotator.server.uploads import owner_of
@@ -48,7 +48,7 @@ async def submit_form(request: ApiRequest, workspace: Workspace, caller: Caller,
         max_bytes=settings.max_upload_bytes,
         min_free_bytes=settings.min_free_bytes,
         fields=frozenset(Order.__struct_fields__),
-        hashed=key_of(request) is not None,
+        hashed=True,
     )
     async with receiving(request, workspace.artifacts.uploads, limits, threads) as upload:
         order = order_of_form(upload.fields)

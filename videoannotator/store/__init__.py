@@ -162,7 +162,10 @@ class Store(Protocol):
         """Raises LeaseLost."""
 
     async def finish_stage(self, claim: Claim, pipeline: str, result: StageResult) -> None:
-        """The stage is completed and its artifacts and intervals are known, in one transaction. Raises LeaseLost."""
+        """
+        The stage is completed and its artifacts and intervals are known, in one transaction. A cached result needs no
+        `start_stage` before it. Raises LeaseLost.
+        """
 
     async def fail_stage(
         self, claim: Claim, pipeline: str, error: StageError, *, seconds: float, usage: Usage | None = None

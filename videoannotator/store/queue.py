@@ -200,6 +200,7 @@ def _insert_job(connection: sqlite3.Connection, job: NewJob, batch_id: str | Non
         "video_path": str(job.video_path),
         "owns_video": job.owns_video,
         "config": as_json(job.config),
+        "cache": job.cache,
         "preset": job.preset,
         "preset_content": None if job.preset_content is None else as_json(job.preset_content),
         "tags": as_json(job.tags),

@@ -14,6 +14,7 @@ from videoannotator.jobs import Job, JobStatus, Provenance, Stage, StageError, S
 _JOBS = """
 SELECT seq, id, status, video, video_path, owns_video, config, tags, priority, attempts, created_at, started_at,
     finished_at, outcome, error_code, error_message, stopped_after_seconds, preset, preset_content, batch_id, retry_of,
+    cache,
     (SELECT json_group_array(json_object(
         'pipeline', pipeline, 'position', position, 'config', json(config), 'status', status, 'progress', progress,
         'rate', rate, 'eta_seconds', eta_seconds, 'attempts', attempts, 'started_at', started_at,
@@ -67,6 +68,7 @@ class JobRow(NamedTuple):
     preset_content: str | None
     batch_id: str | None
     retry_of: str | None
+    cache: int
     stages: str
     queue_position: int | None
 
@@ -125,6 +127,7 @@ def job_from(row: JobRow) -> Job:
         preset_content=None if row.preset_content is None else _object.decode(row.preset_content),
         batch_id=row.batch_id,
         retry_of=row.retry_of,
+        cache=bool(row.cache),
         queue_position=row.queue_position,
     )
 

@@ -46,13 +46,16 @@ def note_progress(connection: sqlite3.Connection, claim: Claim, pipeline: str, p
 
 def finish(connection: sqlite3.Connection, claim: Claim, pipeline: str, result: StageResult, *, now: int) -> None:
     change = f"""status = 'completed', progress = 1, rate = NULL, eta_seconds = NULL, finished_at = :now,
-        seconds = :seconds, annotations = :annotations, provenance = :provenance, {_USAGE}"""
+        seconds = :seconds, annotations = :annotations, provenance = :provenance, cached = :cached, retry_at = NULL,
+        started_at = coalesce(started_at, :now), {_USAGE}"""
     values = {
         "seconds": result.seconds,
         "annotations": result.annotations,
         "provenance": as_json(result.provenance),
+        "cached": result.cached,
     } | _used(result.usage)
-    if _change(connection, claim, pipeline, change, "AND status = 'running'", now=now, **values) is None:
+    condition = "AND status IN ('pending', 'running')" if result.cached else "AND status = 'running'"
+    if _change(connection, claim, pipeline, change, condition, now=now, **values) is None:
         raise _already_ended(connection, claim, pipeline)
     _add_artifacts(connection, claim.job.id, pipeline, result.artifacts)
     _add_intervals(connection, claim.job.id, pipeline, result.intervals)
