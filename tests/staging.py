@@ -1,19 +1,36 @@
 """Runs one pipeline the way a stage process does, without the process: its real function on a real file."""
 
+import atexit
 import importlib
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from tests.tiny_models import ENVIRONMENTS, shelf_of
+from videoannotator.environments import DEFAULT, Environments
 from videoannotator.media.probe import probe
 from videoannotator.pipelines.catalogue import Catalogue
 from videoannotator.pipelines.contract import Result, Stage
+from videoannotator.pipelines.supplies import Supplies
 
-CATALOGUE = Catalogue.load()
+
+def _supplied() -> Catalogue:
+    """All pipelines, with tiny random models for those that need some, and the environments that are installed."""
+    folder = Path(tempfile.mkdtemp(prefix="videoannotator-tests-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    shelf = shelf_of(folder, "faster-whisper-small", "faster-whisper-tiny")
+    return Catalogue.load(supplies=Supplies(shelf, Environments(ENVIRONMENTS)))
+
+
+CATALOGUE = _supplied()
+HERE = tuple(d.name for d in CATALOGUE if d.engine(d.defaults).environment == DEFAULT)
+"""The pipelines that run in the environment of the tests."""
 
 
 class Recorder:
@@ -64,6 +81,7 @@ def run(
             threads=2,
             max_lost_frames=0.01,
             report=report,
+            models=CATALOGUE.supplies.models(CATALOGUE.get(pipeline), complete[pipeline]),
         )
     )
     return Ran(result, folder, report, video.duration_seconds)

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from pyannote.core import Annotation, Segment, Timeline
 from pycocotools.coco import COCO
 
+from tests.clips import ffmpeg
 from tests.viewer import drawn_faces, drawn_scenes
-from videoannotator.annotations import BoundingBox, Face, Sample, Scene, Turn
+from videoannotator.annotations import BoundingBox, Face, LeftOut, Sample, Scene, Turn, Utterance, Word
+from videoannotator.formats.captions import read_srt, read_webvtt, write_srt, write_text, write_webvtt
 from videoannotator.formats.coco import read_faces, write_faces
 from videoannotator.formats.rttm import read_rttm, word, write_rttm
 from videoannotator.formats.scenes import read_scenes, write_scenes
@@ -26,6 +28,7 @@ from videoannotator.formats.table import (
 )
 from videoannotator.formats.uem import read_uem, write_uem
 from videoannotator.formats.viewer import detected
+from videoannotator.formats.words import Transcript, read_words, write_word_table, write_words
 from videoannotator.jobs import Video
 
 VIDEO = Video(
@@ -236,3 +239,111 @@ def test_the_viewer_ignores_what_is_not_for_it(tmp_path: Path) -> None:
     """A side file that it takes for annotations would displace them."""
     assert detected(tmp_path / "voice_activity.uem") is None
     assert detected(tmp_path / "face_analysis.csv") is None
+
+
+# What was said
+
+SAID = (
+    Utterance(0.7, 1.3, "Where is <the> baby & co?", (Word("Where", 0.7, 0.2, 0.91), Word("is", 0.9, 0.1, 0.25, True))),
+    Utterance(3725.0, 2.0, "Da --> ist es!", (), -0.4, "SPEAKER_01"),
+)
+TRANSCRIPT = Transcript(SAID, (LeftOut(9.0, 1.0, "thanks for watching", "no voice there"),), "de", 0.8125)
+
+
+def times(utterances: tuple[Utterance, ...]) -> list[tuple[float, float]]:
+    return [(u.onset, pytest.approx(u.end)) for u in utterances]
+
+
+@pytest.mark.parametrize(("write", "read"), [(write_webvtt, read_webvtt), (write_srt, read_srt)], ids=["vtt", "srt"])
+def test_captions_read_back_as_they_were(write, read, tmp_path: Path) -> None:
+    """Markup and arrows in a text are text."""
+    write(tmp_path / "captions", SAID)
+
+    found = read(tmp_path / "captions")
+
+    assert times(found) == times(SAID)
+    assert [u.text for u in found] == ["Where is <the> baby & co?", "Da -> ist es!"]
+    assert [u.speaker for u in found] == [None, None]
+
+
+@pytest.mark.parametrize(("name", "write"), [("a.vtt", write_webvtt), ("a.srt", write_srt)], ids=["vtt", "srt"])
+def test_ffmpeg_reads_the_captions(name: str, write, tmp_path: Path) -> None:
+    """A reader that others wrote."""
+    write(tmp_path / name, SAID)
+
+    ffmpeg("-i", tmp_path / name, "-f", "srt", tmp_path / "out.srt")
+
+    assert times(read_srt(tmp_path / "out.srt")) == times(SAID)
+
+
+def test_webvtt_is_what_the_viewer_draws(tmp_path: Path) -> None:
+    """First line exactly WEBVTT, hours in every time, no tags: it prints them."""
+    write_webvtt(tmp_path / "a.vtt", SAID)
+
+    lines = (tmp_path / "a.vtt").read_text().split("\n")
+    assert lines[:4] == ["WEBVTT", "", "1", "00:00:00.700 --> 00:00:02.000"]
+    assert "01:02:05.000 --> 01:02:07.000" in lines
+    assert "Where is &lt;the&gt; baby &amp; co?" in lines
+
+
+def test_speakers_stand_in_their_own_webvtt(tmp_path: Path) -> None:
+    """As voice tags, where somebody is known."""
+    write_webvtt(tmp_path / "a.vtt", SAID, speakers=True)
+
+    assert "<v SPEAKER_01>Da -&gt; ist es!" in (tmp_path / "a.vtt").read_text()
+    assert [u.speaker for u in read_webvtt(tmp_path / "a.vtt")] == [None, "SPEAKER_01"]
+
+
+def test_nothing_said_gives_valid_empty_files(tmp_path: Path) -> None:
+    """Hours of play without a word."""
+    write_webvtt(tmp_path / "a.vtt", ())
+    write_srt(tmp_path / "a.srt", ())
+    write_text(tmp_path / "a.txt", ())
+    write_words(tmp_path / "a.json", Transcript())
+
+    assert (tmp_path / "a.vtt").read_text() == "WEBVTT\n"
+    assert (tmp_path / "a.srt").read_bytes() == (tmp_path / "a.txt").read_bytes() == b""
+    assert (read_webvtt(tmp_path / "a.vtt"), read_srt(tmp_path / "a.srt")) == ((), ())
+    assert read_words(tmp_path / "a.json") == Transcript()
+
+
+@given(text=st.text(), onset=st.floats(0, 1e5), seconds=st.floats(0, 100))
+def test_no_text_breaks_a_caption(text: str, onset: float, seconds: float) -> None:
+    """Whatever a model says: one caption, or none where there is nothing to read, and the next one is still there."""
+    after = Utterance(onset + seconds, 1.0, "after")
+    with TemporaryDirectory() as folder:
+        for write, read in ((write_webvtt, read_webvtt), (write_srt, read_srt)):
+            file = Path(folder) / "captions"
+            write(file, (Utterance(onset, seconds, text), after))
+
+            found = read(file)
+
+            assert found[-1].text == "after"
+            assert len(found) <= 2
+            assert all(u.duration > 0 for u in found)
+
+
+def test_words_read_back_as_they_were(tmp_path: Path) -> None:
+    """With what was not believed."""
+    write_words(tmp_path / "speech_words.json", TRANSCRIPT)
+
+    assert read_words(tmp_path / "speech_words.json") == TRANSCRIPT
+
+
+def test_the_viewer_takes_words_for_nothing_else(tmp_path: Path) -> None:
+    """It guesses by keys, and what it guesses wrong displaces what is right."""
+    write_words(tmp_path / "speech_words.json", TRANSCRIPT)
+
+    assert detected(tmp_path / "speech_words.json") is None
+
+
+def test_the_table_has_a_row_for_each_word(tmp_path: Path) -> None:
+    """And one for an utterance whose words have no times."""
+    write_word_table(tmp_path / "speech_words.csv", SAID)
+
+    rows = read_table(tmp_path / "speech_words.csv")
+    assert [(r["utterance"], r["word"], r["unsure"], r["speaker"]) for r in rows] == [
+        ("1", "Where", "0", ""),
+        ("1", "is", "1", ""),
+        ("2", "Da --> ist es!", "0", "SPEAKER_01"),
+    ]

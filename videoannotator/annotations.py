@@ -91,3 +91,48 @@ class Turn(msgspec.Struct, frozen=True):
     @property
     def end(self) -> float:
         return self.onset + self.duration
+
+
+class Word(msgspec.Struct, frozen=True):
+    """A word as it was heard, without blanks around it."""
+
+    text: str
+    onset: float
+    duration: float
+    probability: float | None = None
+    is_unsure: bool = False
+    """Below the probability that was asked for: to be looked at by a person before it counts."""
+
+    speaker: str | None = None
+
+    @property
+    def end(self) -> float:
+        return self.onset + self.duration
+
+
+class Utterance(msgspec.Struct, frozen=True):
+    """A stretch of speech and what was said in it."""
+
+    onset: float
+    duration: float
+    text: str
+    words: tuple[Word, ...] = ()
+    """Empty where only the whole stretch has a time."""
+
+    log_probability: float | None = None
+    """Mean over its tokens, natural logarithm."""
+
+    speaker: str | None = None
+
+    @property
+    def end(self) -> float:
+        return self.onset + self.duration
+
+
+class LeftOut(msgspec.Struct, frozen=True):
+    """Words that an engine gave and that are not believed."""
+
+    onset: float
+    duration: float
+    text: str
+    reason: str

@@ -119,7 +119,7 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
 class Interval(msgspec.Struct, frozen=True):
     """One row of the index over annotations: what, who, when. Per-frame data stays in the files."""
 
-    kind: Literal["scene", "face_track", "person_track", "voice"]
+    kind: Literal["scene", "face_track", "person_track", "voice", "utterance", "speaker"]
     onset: float
     duration: float
     label: str = ""

@@ -187,6 +187,8 @@ def _code(file: Path) -> str:
 
 
 def _lacks(pipeline: Declaration, video: Video) -> StageError | None:
+    if pipeline.without_it == "empty":
+        return None
     if pipeline.needs == "audio" and not video.has_audio:
         what = f"{video.filename} has no sound track, which {pipeline.name} needs."
         return StageError("NO_AUDIO", f"{what} Leave {pipeline.name} out for such files.")

@@ -118,6 +118,9 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     family: str
     description: str
     needs: Literal["video", "audio"]
+    without_it: Literal["skipped", "empty"] = "skipped"
+    """What becomes of a stage on a file that lacks it: not run, or completed with nothing found and a note."""
+
     engines: tuple[Engine, ...]
     components: tuple[Component, ...] = ()
     parameters: tuple[Parameter, ...]

@@ -26,13 +26,16 @@ _QUIET = {
     "MPLBACKEND": "Agg",
 }
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+_CACHES = ("TMPDIR", "TORCH_HOME", "MPLCONFIGDIR")
+"""Folders that libraries make and write into."""
+
 _SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
 def surroundings(environ: Mapping[str, str], threads: int, scratch: Path) -> dict[str, str]:
     """The server's environment without its settings and keys, and with what keeps libraries quiet and offline."""
     kept = {k: v for k, v in environ.items() if not k.startswith(PREFIX) and k not in _SECRETS}
-    return kept | _QUIET | dict.fromkeys(_THREADS, str(threads)) | {"TMPDIR": str(scratch)}
+    return kept | _QUIET | dict.fromkeys(_THREADS, str(threads)) | dict.fromkeys(_CACHES, str(scratch))
 
 
 def make_scratch(storage_id: str) -> Path:
