@@ -90,6 +90,20 @@ async def test_all_that_is_wrong_is_said_at_once(server: Served) -> None:
     assert {problem["field"] for problem in shape.json()["errors"]} == {"pipelines", "version", "colour"}
 
 
+async def test_all_that_is_wrong_with_a_query_is_said_at_once(server: Served) -> None:
+    """And what could stand there instead."""
+    answer = await server.http.get("/api/v1/jobs?page=0&per_page=1000&status=queued&sort=size&created_after=soon")
+    zones = await server.http.get(
+        "/api/v1/jobs?created_after=2026-01-01T00:00:00&created_before=2026-02-01T00:00:00&page=1"
+    )
+
+    problems = {problem["field"]: problem for problem in answer.json()["errors"]}
+    assert problems.keys() == {"page", "per_page", "status", "sort", "created_after"}
+    assert "pending" in problems["status"]["allowed"]
+    assert problems["sort"]["allowed"] == ["-created_at", "created_at"]
+    assert [problem["field"] for problem in zones.json()["errors"]] == ["created_after", "created_before"]
+
+
 async def test_a_wrong_method_is_told_the_right_ones(server: Served) -> None:
     """RFC 9110 asks for Allow."""
     answer = await server.http.put("/api/v1/jobs")

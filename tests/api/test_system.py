@@ -75,6 +75,8 @@ async def test_details_are_for_holders_of_keys_and_paths_for_administrators(serv
     assert read.json()["details"]["jobs"]["completed"] == 0
     assert str(server.storage) not in read.text
     assert admin.json()["details"]["storage_dir"] == str(server.storage)
+    assert admin.json()["details"]["data_roots"] == []
+    assert read.json()["details"].keys() == {"jobs", "free_bytes", "min_free_bytes", "pipelines"}
 
 
 async def test_a_full_disk_shows(tmp_path) -> None:

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from enum import Enum
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 from litestar import Request
@@ -87,7 +88,16 @@ def problems_of(value: Any, kind: type[msgspec.Struct]) -> Iterable[FieldProblem
         try:
             msgspec.convert(value[name], field.type)
         except msgspec.ValidationError as exc:
-            yield _problem(name, exc)
+            yield FieldProblem(name, f"{name}: {exc}.", "INVALID_VALUE", allowed=choices(field.type))
+
+
+def choices(kind: Any) -> tuple[str, ...]:
+    """The values of an enum or a Literal, also of an optional one; empty for all other types."""
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return tuple(str(member.value) for member in kind)
+    if get_origin(kind) is Literal:
+        return tuple(map(str, get_args(kind)))
+    return next((found for inner in get_args(kind) if (found := choices(inner))), ())
 
 
 def _problem(name: str, exc: msgspec.ValidationError) -> FieldProblem:

@@ -83,14 +83,15 @@ async def list_jobs(
     sort: FromQuery[Literal["-created_at", "created_at"]] = "-created_at",
 ) -> JobList:
     """Newest first, unless `sort=created_at`."""
+    _require_zones(created_after=created_after, created_before=created_before)
     found = await workspace.store.jobs(
         JobQuery(
             status=status,
             tag=tag,
             batch_id=batch_id,
             text=q,
-            created_after=_epoch("created_after", created_after),
-            created_before=_epoch("created_before", created_before),
+            created_after=None if created_after is None else created_after.timestamp(),
+            created_before=None if created_before is None else created_before.timestamp(),
             oldest_first=sort == "created_at",
             limit=per_page,
             offset=(page - 1) * per_page,
@@ -133,13 +134,15 @@ async def delete_job(workspace: NamedDependency[Workspace], job_id: FromPath[str
     await workspace.delete(job_id)
 
 
-def _epoch(name: str, moment: datetime | None) -> float | None:
-    if moment is None:
-        return None
-    if moment.tzinfo is None:
-        message = f"{name} needs a time zone."
-        raise InvalidConfig((FieldProblem(name, message, "INVALID_VALUE", "End it with Z for UTC."),))
-    return moment.timestamp()
+def _require_zones(**moments: datetime | None) -> None:
+    """Without one a moment is another one on every machine."""
+    problems = tuple(
+        FieldProblem(name, f"{name} needs a time zone.", "INVALID_VALUE", "End it with Z for UTC.")
+        for name, moment in moments.items()
+        if moment is not None and moment.tzinfo is None
+    )
+    if problems:
+        raise InvalidConfig(problems)
 
 
 def _created(job: Job, *, status: int = 201) -> Response[JobAnswer]:

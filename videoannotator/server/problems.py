@@ -28,7 +28,7 @@ from videoannotator.errors import (
     VideoAnnotatorError,
 )
 from videoannotator.logs import get_logger, redacted
-from videoannotator.server.decoding import problems_of
+from videoannotator.server.decoding import choices, problems_of
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -183,7 +183,9 @@ def _understood(exc: Exception, scope: Scope) -> VideoAnnotatorError:  # noqa: P
         case HTTPException(status_code=413):
             return Refused("The request's body is too large.", code="BODY_TOO_LARGE")
         case ValidationException():
-            return InvalidConfig(tuple(_problems_of_body(scope)) or tuple(map(_field_problem, _entries(exc))))
+            return InvalidConfig(
+                tuple(_problems_of_body(scope)) or tuple(_field_problem(entry, scope) for entry in _entries(exc))
+            )
         case ImproperlyConfiguredException():
             return VideoAnnotatorError("", code="INTERNAL_ERROR")
         case HTTPException() if 400 <= exc.status_code < 500:
@@ -212,9 +214,13 @@ def _entries(exc: ValidationException) -> list[dict[str, Any]]:
     return [entry for entry in extra if isinstance(entry, dict)] or [{"key": "request", "message": exc.detail}]
 
 
-def _field_problem(entry: dict[str, Any]) -> FieldProblem:
+def _field_problem(entry: dict[str, Any], scope: Scope) -> FieldProblem:
     key = str(entry.get("key", "")) or "request"
-    return FieldProblem(key, f"{key}: {entry.get('message', 'not valid')}.", "INVALID_VALUE")
+    handler: Any = scope.get("route_handler")
+    known = handler.parsed_fn_signature.parameters if handler is not None else {}
+    allowed = choices(known[key].annotation) if key in known else ()
+    hint = f"Choose one of: {', '.join(allowed)}." if allowed else ""
+    return FieldProblem(key, f"{key}: {entry.get('message', 'not valid')}.", "INVALID_VALUE", hint, allowed)
 
 
 def _bug(scope: Scope) -> VideoAnnotatorError:

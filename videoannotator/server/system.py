@@ -38,6 +38,10 @@ class Security(msgspec.Struct, frozen=True):
 class Gpu(msgspec.Struct, frozen=True, omit_defaults=True):
     available: bool
     device_name: str | None = None
+    memory_total: int | None = None
+    """Bytes, of all together; so is what is used."""
+
+    memory_used: int | None = None
 
 
 class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,13 +84,15 @@ class PipelineCounts(msgspec.Struct, frozen=True):
 
 
 class Details(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """What a key lets see; `storage_dir` is for administrators only."""
+    """What a key lets see; paths are for administrators only."""
 
     jobs: dict[JobStatus, int]
     free_bytes: int
     min_free_bytes: int
     pipelines: tuple[Availability, ...]
     storage_dir: str | None = None
+    data_roots: tuple[str, ...] | None = None
+    viewer_dir: str | None = None
 
 
 class SystemHealth(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -135,7 +141,7 @@ async def system_health(
         api_version=API_VERSION,
         uptime_seconds=int(time.monotonic() - _started),
         security=Security(workspace.settings.require_auth),
-        gpu_status=await asyncio.to_thread(_gpu),
+        gpu_status=await asyncio.to_thread(_gpu, workspace),
         worker_info=_worker_info(workspace, counts),
         diagnostics=Diagnostics(database, storage, _ffmpeg()),
         pipelines=_pipelines(workspace),
@@ -185,8 +191,16 @@ def _worker_info(workspace: Workspace, counts: dict[JobStatus, int]) -> WorkerIn
     )
 
 
-def _gpu() -> Gpu:
-    """What the NVIDIA driver shows without any library; the stages so far run on the CPU."""
+def _gpu(workspace: Workspace) -> Gpu:
+    """As it was sampled last; before the first sample, what the NVIDIA driver shows without any library."""
+    sample = workspace.resources.latest
+    if sample is not None and sample.gpus:
+        return Gpu(
+            available=True,
+            device_name=sample.gpus[0].name,
+            memory_total=sum(gpu.memory_total_bytes for gpu in sample.gpus),
+            memory_used=sum(gpu.memory_used_bytes for gpu in sample.gpus),
+        )
     try:
         found = sorted(_NVIDIA.glob("*/information"))
         lines = found[0].read_text().splitlines() if found else []
@@ -209,12 +223,20 @@ def _pipelines(workspace: Workspace) -> PipelineCounts:
 
 
 def _details(workspace: Workspace, counts: dict[JobStatus, int], free: int, caller: Caller) -> Details:
-    return Details(
+    settings = workspace.settings
+    details = Details(
         jobs=counts,
         free_bytes=free,
-        min_free_bytes=workspace.settings.min_free_bytes,
+        min_free_bytes=settings.min_free_bytes,
         pipelines=tuple(_availability(name, workspace.catalogue) for name in workspace.catalogue.names),
-        storage_dir=str(workspace.settings.storage_dir) if caller.scope == "admin" else None,
+    )
+    if caller.scope != "admin":
+        return details
+    return msgspec.structs.replace(
+        details,
+        storage_dir=str(settings.storage_dir),
+        data_roots=tuple(str(root) for root in settings.data_roots),
+        viewer_dir=None if settings.viewer_dir is None else str(settings.viewer_dir),
     )
 
 
