@@ -28,8 +28,9 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.path.append(str(Path(__file__).parents[2]))
 from tests.declared import declare
 
-__all__ = ["Server", "declare", "lives", "make_clip", "percentile", "say", "wait_until", "workplace"]
+__all__ = ["KEY", "Server", "declare", "lives", "make_clip", "pad", "percentile", "say", "wait_until", "workplace"]
 
+KEY = "va_bench_key_of_this_machine_only"
 CONSOLE_COMMAND = str(Path(sys.executable).with_name("videoannotator"))
 
 
@@ -78,18 +79,14 @@ class Server:
             [CONSOLE_COMMAND, "serve", "--port", "0", "--storage-dir", str(storage)],
             stdout=self._log,
             stderr=subprocess.STDOUT,
-            env=os.environ
-            | {"VIDEOANNOTATOR_API_KEY": "va_bench_key_of_this_machine_only", "VIDEOANNOTATOR_CACHE": "off"}
-            | names,
+            env=os.environ | {"VIDEOANNOTATOR_API_KEY": KEY, "VIDEOANNOTATOR_CACHE": "off"} | names,
             cwd=storage.parent,
         )
         atexit.register(self.process.kill)  # also when the script ends with an error
         self._from = os.fstat(self._log.fileno()).st_size
         wait_until(self._address, limit_seconds=30)
         self.url = self._address() or ""
-        self.http = httpx.Client(
-            base_url=self.url, headers={"Authorization": "Bearer va_bench_key_of_this_machine_only"}, timeout=60
-        )
+        self.http = httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60)
         wait_until(self._is_healthy, limit_seconds=30)
         self.start_seconds = time.perf_counter() - self.began
 
@@ -151,4 +148,14 @@ def make_clip(target: Path, *, seconds: float, size: str = "320x240", rate: int 
     sources = ["-f", "lavfi", "-i", f"testsrc2=s={size}:r={rate}", "-f", "lavfi", "-i", "sine=f=440"]
     coding = ["-t", str(seconds), "-c:v", "libx264", "-pix_fmt", "yuv420p", "-c:a", "aac", *more, str(target)]
     subprocess.run(["ffmpeg", "-y", "-loglevel", "error", *sources, *coding], check=True)
+    return target
+
+
+def pad(clip: Path, target: Path, size: int) -> Path:
+    """The clip with a `free` box of zeros behind it: a legal MP4 of any size."""
+    content = clip.read_bytes()
+    padding = size - len(content)
+    with target.open("wb") as padded:
+        padded.write(content + padding.to_bytes(4, "big") + b"free")
+        padded.truncate(size)
     return target
