@@ -110,8 +110,11 @@ async def test_what_a_job_was_served_does_not_go_with_the_job_it_was_made_for(se
         await workspace.delete(first.id)
         third = await finished(workspace, clip)
         await workspace.delete(second.id)
+        still = output(settings, third).read_text()
+        await workspace.delete(third.id)
 
-    assert (1, "{}") == (runs(settings), output(settings, third).read_text())
+    assert (1, "{}") == (runs(settings), still)
+    assert [] == entries(settings), "with the last job of a video everything made of it is gone"
 
 
 @pytest.mark.parametrize("damage", ["file", "entry", "gone"])

@@ -4,6 +4,7 @@ A job's files: where they lie, and how they get there whole or not at all.
     videos/<job>/          the video, where the job owns it
     results/<job>/         artifacts and manifest.json; `.attempt-N/<pipeline>/` while a stage is at work
     logs/<job>/            one file for each stage: what its process printed
+    cache/                 results of stages for the next time, see `cache.py`
     uploads/*.part         on their way in
 
 A stage writes into a folder of its own attempt. Its files are hashed and on disk before the store is told, and moved to
@@ -37,6 +38,7 @@ class Artifacts:
     def __init__(self, root: Path) -> None:
         self._root = root
         self.uploads = root / "uploads"
+        self.cache = root / "cache"
 
     def prepare(self) -> None:
         """Make the folders, and clear away uploads that an earlier life never finished."""

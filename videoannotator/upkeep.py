@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from videoannotator.artifacts import Artifacts, sha256
+from videoannotator.cache import Cache
 from videoannotator.errors import NotFound
 from videoannotator.jobs import Job, new_id
 from videoannotator.keeping import ErasedFile, OldJob, Receipt
@@ -180,12 +181,19 @@ class Erasure:
 
 
 async def remove_job(store: Store, artifacts: Artifacts, job_id: str) -> None:
-    """Rows, then files. Of a job that is pending or final, or gone already."""
+    """
+    Rows, then files. Of a job that is pending or final, or gone already. With the last job of a video go the results
+    that are remembered of it.
+    """
+    digest = None
     try:
+        digest = (await store.get(job_id)).video.sha256
         await store.remove(job_id)
     except NotFound:
         log.debug("the job is gone already", job_id=job_id)
     await asyncio.to_thread(artifacts.remove, job_id)
+    if digest is not None and not await store.jobs_with_content(digest):
+        await asyncio.to_thread(Cache(artifacts.cache, 0).forget, digest)
 
 
 async def _is(path: Path, digest: str) -> bool:

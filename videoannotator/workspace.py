@@ -27,12 +27,9 @@ from videoannotator.settings import Settings
 from videoannotator.store import Store
 from videoannotator.store.lock import only_one
 from videoannotator.store.sqlite import SqliteStore
-from videoannotator.upkeep import Upkeep
+from videoannotator.upkeep import Upkeep, remove_job
 from videoannotator.uploads import Uploads
 from videoannotator.worker import Worker
-
-CACHE = "cache"
-"""The folder below the storage directory."""
 
 log = get_logger(__name__)
 
@@ -104,7 +101,7 @@ class Workspace:
             prober = await stack.enter_async_context(Probers.open(runner))
             resources = await stack.enter_async_context(Resources.open(folder))
             if cache is None and settings.cache == "on":
-                cache = Cache(folder / CACHE, settings.cache_bytes)
+                cache = Cache(Artifacts(folder).cache, settings.cache_bytes)
             workspace = cls(
                 settings=settings, store=store, runner=runner, prober=prober, resources=resources, cache=cache
             )
@@ -209,8 +206,7 @@ class Workspace:
             with suppress(Conflict):
                 await self.cancel(job_id)
             await self._until_final(job_id, last)
-        await self.store.remove(job_id)
-        await asyncio.to_thread(self.artifacts.remove, job_id)
+        await remove_job(self.store, self.artifacts, job_id)
 
     async def presets(self) -> tuple[Preset, ...]:
         """The built-in ones, then those that users stored, by name."""
