@@ -18,7 +18,7 @@ import aiosqlite
 from videoannotator.settings import bundled
 from videoannotator.store.bell import Bell
 from videoannotator.store.lock import only_one
-from videoannotator.store.migrations import migrate
+from videoannotator.store.migrations import migrate, version_of
 from videoannotator.store.trouble import DATABASE, damaged, not_writable, translated
 from videoannotator.store.writer import Writer
 
@@ -90,6 +90,21 @@ def writing_connection(folder: Path) -> Iterator[sqlite3.Connection]:
         _check(connection, folder)
         migrate(connection, folder, bundled("migrations"))
         yield connection
+
+
+def migrate_folder(folder: Path) -> int:
+    """
+    Bring the database of a storage directory up to date, which is made if there is none; its version before.
+
+    Raises:
+        StorageTrouble: STORAGE_IN_USE, DATABASE_TOO_NEW, DATABASE_DAMAGED, STORAGE_FULL, STORAGE_NOT_WRITABLE.
+    """
+    before = 0
+    if (folder / DATABASE).is_file():
+        with only_one(folder), translated(folder), closing(_opened(folder)) as connection:
+            before = version_of(connection)
+    with writing_connection(folder):
+        return before
 
 
 def _opened(folder: Path) -> sqlite3.Connection:

@@ -10,6 +10,7 @@ import sqlite3
 from pathlib import Path
 
 from videoannotator.errors import StorageTrouble
+from videoannotator.settings import bundled
 from videoannotator.store.trouble import damaged
 
 _NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
@@ -37,6 +38,18 @@ def migrate(connection: sqlite3.Connection, folder: Path, scripts: Path) -> None
 
 def version_of(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def newest_version(scripts: Path) -> int:
+    """The version that this program brings a database to."""
+    return len(_numbered(scripts))
+
+
+def require_known(connection: sqlite3.Connection, folder: Path) -> None:
+    """Raises StorageTrouble (DATABASE_TOO_NEW)."""
+    version, known = version_of(connection), newest_version(bundled("migrations"))
+    if version > known:
+        raise _too_new(folder, version, known)
 
 
 def copy_aside(connection: sqlite3.Connection, copy: Path) -> None:
