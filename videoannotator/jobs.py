@@ -376,6 +376,18 @@ class Event(msgspec.Struct, frozen=True):
     job_id: str | None
     batch_id: str | None
     data: dict[str, Any]
+    json: bytes
+    """`data` as it is stored and sent, encoded once however many hear it."""
+
+
+class Heard(msgspec.Struct, frozen=True):
+    """What a follower is told at once."""
+
+    events: tuple[Event, ...]
+    """In order; none where nothing happened for a while."""
+
+    behind: int
+    """How many seqs after them are already on disk."""
 
 
 class Progress(msgspec.Struct, frozen=True):

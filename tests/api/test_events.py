@@ -282,4 +282,4 @@ async def test_websockets_that_leave_leave_nothing(server: Served, clip: Path) -
 
 async def asking(server: Served) -> bool:
     """Somebody follows the events."""
-    return any(task.get_name() == "events: next" for task in asyncio.all_tasks())
+    return any(task.get_name() == "events: tell" for task in asyncio.all_tasks())

@@ -1,7 +1,8 @@
 """What happens, as it happens: the events table over SSE and over a websocket, with the same ids in both."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections import deque
+from contextlib import aclosing
 from typing import Annotated, Any
 
 import msgspec
@@ -12,39 +13,31 @@ from litestar.params import FromQuery, HeaderParameter
 from litestar.types import ASGIApp
 
 from videoannotator.errors import FieldProblem, InvalidConfig, Refused
-from videoannotator.jobs import Event
 from videoannotator.server.auth import READ_ALSO_BY_TOKEN
 from videoannotator.server.decoding import parse_json, read_struct
-from videoannotator.server.streams import Streamed
+from videoannotator.server.followers import (
+    CLOSING,
+    FAREWELL_SECONDS,
+    STUCK_SECONDS,
+    EventStream,
+    Following,
+    Notice,
+    Told,
+    until_said,
+)
+from videoannotator.server.streams import end
 from videoannotator.workspace import Workspace
 
-HEARTBEAT_SECONDS = 15.0
-
-_CLOSING = "server.closing"
-_RESYNC = "resync"
-_HEADERS = {
-    "Content-Type": "text/event-stream; charset=utf-8",
-    "Cache-Control": "no-store",
-    "X-Accel-Buffering": "no",
-}
-
-
-class Pause(msgspec.Struct, frozen=True):
-    """Nothing happened for a while."""
-
-
-class Notice(msgspec.Struct, frozen=True):
-    """Something about the stream itself; it has no id, so that a client's place stays where it is."""
-
-    type: str
-    data: dict[str, Any]
+_MOST_ASKS = 20
+_ASKS_SECONDS = 10.0
+"""A client may choose its place so often in so long: each time it is told everything again."""
 
 
 class Frame(msgspec.Struct, frozen=True, omit_defaults=True):
     """An event over the websocket."""
 
     type: str
-    data: dict[str, Any]
+    data: msgspec.Raw
     seq: int | None = None
 
 
@@ -68,12 +61,8 @@ async def stream_events(
     Server-sent events. Without `after` or `Last-Event-ID` from now on; with one, everything missed since, in order,
     without gap or repeat. The header wins: a browser that reconnects sends it beside the address it began with.
     """
-    if job_id is not None:
-        await workspace.store.get(job_id)
-    if batch_id is not None:
-        await workspace.store.batch(batch_id)
     place = _place(after, "after") if last_event_id is None else _place(last_event_id, "Last-Event-ID")
-    return Streamed(_sse(_happenings(workspace, closing, place, job_id, batch_id)), headers=_HEADERS)
+    return EventStream(await _following(workspace, place, job_id, batch_id), closing)
 
 
 @websocket("/api/v1/events/ws", opt=READ_ALSO_BY_TOKEN)
@@ -87,106 +76,82 @@ async def events_socket(
     after: FromQuery[str | None] = None,
 ) -> None:
     """The same events as `{seq, type, data}`; the client may say `{"after": seq}` at any time to begin there."""
+    following = await _following(workspace, _place(after, "after"), job_id, batch_id)
+    await socket.accept()
+    stopping = asyncio.create_task(closing.wait(), name="websocket: closing")
+    try:
+        code, reason = await _converse(socket, following, stopping)
+        await until_said(_close(socket, code, reason), FAREWELL_SECONDS, socket.scope)
+    except WebSocketDisconnect:
+        return
+    finally:
+        await end(stopping)
+
+
+async def _converse(socket: WebSocket[Any, Any, Any], following: Following, stopping: asyncio.Task[Any]) -> Any:
+    """Tell and listen until one of three ends it; with which code and why. Raises WebSocketDisconnect."""
+    asked: deque[float] = deque(maxlen=_MOST_ASKS)
+    while True:
+        telling = asyncio.create_task(_tell(socket, following), name="websocket: tell")
+        hearing = asyncio.create_task(_hear(socket, asked), name="websocket: hear")
+        try:
+            await asyncio.wait({telling, hearing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await end(telling, hearing)
+        if not hearing.cancelled():
+            try:
+                following = msgspec.structs.replace(following, after=hearing.result())
+            except Refused as refusal:
+                return 1008, str(refusal)[:100]
+        elif not telling.cancelled():
+            if (trouble := telling.exception()) is not None and not isinstance(trouble, TimeoutError):
+                raise trouble
+            return 1013, "too slow"
+        else:
+            return 1001, "the server stops"
+
+
+async def _tell(socket: WebSocket[Any, Any, Any], following: Following) -> None:
+    """Raises TimeoutError where the client takes nothing."""
+    async with aclosing(following.told()) as told:
+        async for what in told:
+            async with asyncio.timeout(STUCK_SECONDS):
+                await _send(socket, what)
+
+
+async def _send(socket: WebSocket[Any, Any, Any], what: Told) -> None:
+    """A pause needs no words: the protocol's own pings keep the connection alive."""
+    if isinstance(what, Notice):
+        notice = Frame(what.type, msgspec.Raw(msgspec.json.encode(what.data)))
+        await socket.send_text(msgspec.json.encode(notice).decode())
+        return
+    for event in what:
+        await socket.send_text(msgspec.json.encode(Frame(event.type, msgspec.Raw(event.json), event.seq)).decode())
+
+
+async def _close(socket: WebSocket[Any, Any, Any], code: int, reason: str) -> None:
+    if code == 1001:
+        await _send(socket, Notice(CLOSING, {}))
+    await socket.close(code=code, reason=reason)
+
+
+async def _hear(socket: WebSocket[Any, Any, Any], asked: deque[float]) -> int:
+    """The place that the client asks for. Raises WebSocketDisconnect when it leaves, Refused for anything else."""
+    place = read_struct(parse_json(await socket.receive_text()), Place).after
+    now = asyncio.get_running_loop().time()
+    if len(asked) == _MOST_ASKS and now - asked[0] < _ASKS_SECONDS:
+        raise Refused(f"No more than {_MOST_ASKS} places in {_ASKS_SECONDS:g} s.", code="TOO_MANY_REQUESTS")
+    asked.append(now)
+    return place
+
+
+async def _following(workspace: Workspace, place: int | None, job_id: str | None, batch_id: str | None) -> Following:
+    """Raises NotFound."""
     if job_id is not None:
         await workspace.store.get(job_id)
     if batch_id is not None:
         await workspace.store.batch(batch_id)
-    place = _place(after, "after")
-    await socket.accept()
-    hearing = asyncio.create_task(_hear(socket), name="websocket: hear")
-    try:
-        while True:
-            happenings = _happenings(workspace, closing, place, job_id, batch_id)
-            sending = asyncio.create_task(_tell(socket, happenings), name="websocket: tell")
-            try:
-                await asyncio.wait({hearing, sending}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                await _end(sending)
-            if not sending.cancelled():
-                sending.result()
-                await socket.close(code=1001, reason="the server stops")
-                return
-            place = hearing.result()
-            hearing = asyncio.create_task(_hear(socket), name="websocket: hear")
-    except WebSocketDisconnect:
-        return
-    except Refused as refusal:
-        await socket.close(code=1008, reason=str(refusal)[:100])
-    finally:
-        await _end(hearing)
-
-
-async def _happenings(
-    workspace: Workspace, closing: asyncio.Event, place: int | None, job_id: str | None, batch_id: str | None
-) -> AsyncGenerator[Event | Notice | Pause, None]:
-    """
-    Events, a pause where none came for a while, and at the end, when the server stops, a notice of that. Every step
-    really waits, so that a long replay leaves room for everybody else.
-    """
-    if place is not None and place > await workspace.store.last_seq():
-        # An id from another database: what was missed cannot be told, so the client must look for itself.
-        yield Notice(_RESYNC, {"reason": "unknown event id"})
-        place = None
-    events = aiter(workspace.store.follow(after=place, job_id=job_id, batch_id=batch_id))
-    stop = asyncio.create_task(closing.wait(), name="events: closing")
-    upcoming = asyncio.create_task(_following(events), name="events: next")
-    try:
-        while True:
-            await asyncio.wait({upcoming, stop}, timeout=HEARTBEAT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-            if stop.done():
-                yield Notice(_CLOSING, {})
-                return
-            if not upcoming.done():
-                yield Pause()
-                continue
-            event = upcoming.result()
-            if event is None:
-                return
-            upcoming = asyncio.create_task(_following(events), name="events: next")
-            yield event
-    finally:
-        await _end(stop, upcoming)
-        if isinstance(events, AsyncGenerator):
-            await events.aclose()
-
-
-async def _following(events: AsyncIterator[Event]) -> Event | None:
-    return await anext(events, None)
-
-
-async def _sse(happenings: AsyncGenerator[Event | Notice | Pause, None]) -> AsyncGenerator[bytes, None]:
-    """The wire format of https://html.spec.whatwg.org/multipage/server-sent-events.html."""
-    try:
-        yield b": connected\n\n"
-        async for happening in happenings:
-            match happening:
-                case Event(seq=seq, type=kind, data=data):
-                    yield b"id: %d\nevent: %s\ndata: %s\n\n" % (seq, kind.encode(), msgspec.json.encode(data))
-                case Notice(type=kind, data=data):
-                    yield b"event: %s\ndata: %s\n\n" % (kind.encode(), msgspec.json.encode(data))
-                case Pause():
-                    yield b": still here\n\n"
-    finally:
-        await happenings.aclose()
-
-
-async def _tell(socket: WebSocket[Any, Any, Any], happenings: AsyncGenerator[Event | Notice | Pause, None]) -> None:
-    try:
-        async for happening in happenings:
-            match happening:
-                case Event(seq=seq, type=kind, data=data):
-                    await socket.send_text(msgspec.json.encode(Frame(kind, data, seq)).decode())
-                case Notice(type=kind, data=data):
-                    await socket.send_text(msgspec.json.encode(Frame(kind, data)).decode())
-                case Pause():
-                    pass  # the protocol's own pings keep the connection alive
-    finally:
-        await happenings.aclose()
-
-
-async def _hear(socket: WebSocket[Any, Any, Any]) -> int:
-    """The place that the client asks for. Raises WebSocketDisconnect when it leaves."""
-    return read_struct(parse_json(await socket.receive_text()), Place).after
+    return Following(store=workspace.store, after=place, job_id=job_id, batch_id=batch_id)
 
 
 def _place(text: str | None, field: str) -> int | None:
@@ -196,13 +161,6 @@ def _place(text: str | None, field: str) -> int | None:
     if not (text.isascii() and text.isdecimal() and len(text) < 20):
         raise InvalidConfig((FieldProblem(field, f"{text[:50]!r} is not the id of an event.", "INVALID_VALUE"),))
     return int(text)
-
-
-async def _end(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel tasks and wait until they are over. What they raise now is nobody's concern any more."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 ROUTES = [stream_events, events_socket]

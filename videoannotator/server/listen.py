@@ -7,9 +7,12 @@ from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Request
 
 from videoannotator.errors import Refused
 from videoannotator.server.front import App
+from videoannotator.server.streams import ABORT
 from videoannotator.settings import Settings
 
 GRACE_SECONDS = 3
@@ -67,7 +70,7 @@ class Listener(uvicorn.Server):
             uvicorn.Config(
                 app,
                 http=_Protocol,
-                ws="websockets-sansio",
+                ws=_WebSocket,
                 loop="asyncio",
                 lifespan="off",
                 log_config=None,
@@ -101,6 +104,8 @@ class _Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._header_bytes = 0
         super().on_message_begin()
+        scope: Any = self.scope
+        scope[ABORT] = self.transport.abort
 
     def on_url(self, url: bytes) -> None:
         self._count(len(url))
@@ -122,6 +127,24 @@ class _Protocol(HttpToolsProtocol):
         self._header_bytes += more
         if self._header_bytes > _MOST_HEADER_BYTES:
             raise ValueError("headers too large")  # httptools turns it into a refusal
+
+
+class _WebSocket(WebSocketsSansIOProtocol):
+    """uvicorn's, without patience for who takes nothing: neither pongs nor a farewell wait in memory for it."""
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        scope: Any = getattr(self, "scope", {})  # none where the handshake was refused
+        scope[ABORT] = self.transport.abort
+
+    def handle_ping(self) -> None:
+        super().handle_ping()
+        if not self.writable.is_set():
+            self.transport.abort()
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        self.transport.abort()
 
 
 _NOT_HTTP = (

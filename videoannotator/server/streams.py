@@ -5,6 +5,9 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
 
+ABORT = "videoannotator.abort"
+"""In the scope of a connection: the function that drops it at once, with all that is unsent."""
+
 
 class Streamed:
     """
@@ -24,11 +27,11 @@ class Streamed:
                 await send({"type": "http.response.body", "body": b""})
                 return
             sending = asyncio.create_task(self._send(send), name="send")
-            leaving = asyncio.create_task(_until_gone(receive), name="watch for the client leaving")
+            leaving = asyncio.create_task(until_gone(receive), name="watch for the client leaving")
             try:
                 await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                await _end(sending, leaving)
+                await end(sending, leaving)
             if not sending.cancelled():
                 sending.result()
 
@@ -38,12 +41,14 @@ class Streamed:
         await send({"type": "http.response.body", "body": b""})
 
 
-async def _until_gone(receive: Any) -> None:
+async def until_gone(receive: Any) -> None:
+    """Until the client leaves."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-async def _end(*tasks: asyncio.Task[None]) -> None:
+async def end(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks and wait until they are over; what they raise is for who asks them."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -20,6 +20,7 @@ from videoannotator.jobs import (
     Claim,
     Dataset,
     Event,
+    Heard,
     Idempotency,
     Interval,
     Job,
@@ -213,6 +214,16 @@ class Store(Protocol):
         Every event with `seq > after`, in order, without gap or repeat, for ever; None means from now on. The first
         event may take any time; close the iterator to stop.
         """
+
+    def follow_together(
+        self,
+        *,
+        after: int | None = None,
+        job_id: str | None = None,
+        batch_id: str | None = None,
+        pause_seconds: float,
+    ) -> AsyncGenerator[Heard, None]:
+        """The same for who sends them on: as many at once as there are, and an empty one after each pause."""
 
     async def last_seq(self) -> int:
         """The seq of the newest event, 0 where there is none."""

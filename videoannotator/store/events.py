@@ -6,9 +6,10 @@ up. Places are seqs, and a follower moves past a seq only after it has seen ever
 
 import asyncio
 import logging
+import math
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from operator import attrgetter
 from typing import Any, Self
 
@@ -16,15 +17,22 @@ import anyio.lowlevel
 import msgspec
 
 from videoannotator.errors import StorageTrouble
-from videoannotator.jobs import Event
+from videoannotator.jobs import Event, Heard
 from videoannotator.store.bell import Bell
 from videoannotator.store.database import Database
 
 LOOK_SECONDS = 1.0
-"""A bell may be lost, the database may not: so often everybody looks without one."""
+"""A bell may be lost, the database may not: so often the one task looks without one."""
+
+FOLLOWER_LOOKS_SECONDS = 15.0
+"""Followers look at memory only, where no bell is lost."""
 
 _KEPT = 4096
 _PAGE = 500
+_TOLD_AT_ONCE = 200
+_REPLAYS_AT_ONCE = 2
+"""Pages being read at a time, so that other reads wait for two of them at most, however many catch up."""
+
 _SELECT = "SELECT seq, type, job_id, batch_id, data FROM events WHERE seq > ?"
 _log = logging.getLogger(__name__)
 _data = msgspec.json.Decoder(dict[str, Any])
@@ -38,6 +46,7 @@ class Tail:
         self._floor = newest  # every event after it, up to `_seen`, is in `_kept`
         self._seen = newest
         self._growth = Bell()
+        self._replays = asyncio.Semaphore(_REPLAYS_AT_ONCE)
         self._trouble: StorageTrouble | None = None
         self._closed = False
 
@@ -63,20 +72,40 @@ class Tail:
 
     def follow(self, after: int | None, job_id: str | None, batch_id: str | None) -> AsyncGenerator[Event, None]:
         """From now on means from this call on, not from the first `anext`."""
-        return self._follow(self._database.newest_event if after is None else max(0, after), job_id, batch_id)
+        return self._one_by_one(self.batches(after, job_id, batch_id, math.inf))
 
-    async def _follow(self, place: int, job_id: str | None, batch_id: str | None) -> AsyncGenerator[Event, None]:
+    def batches(
+        self, after: int | None, job_id: str | None, batch_id: str | None, pause_seconds: float
+    ) -> AsyncGenerator[Heard, None]:
+        """The same, as many at once as there are; an empty one where nothing came for so long."""
+        place = self._database.newest_event if after is None else max(0, after)
+        return self._follow(place, job_id, batch_id, pause_seconds)
+
+    async def _one_by_one(self, batches: AsyncGenerator[Heard, None]) -> AsyncGenerator[Event, None]:
+        async with aclosing(batches):
+            async for heard in batches:
+                for event in heard.events:
+                    yield event
+                    # Really to wait, at each event: a stream that only yields would freeze the loop.
+                    await anyio.lowlevel.checkpoint()
+
+    async def _follow(
+        self, place: int, job_id: str | None, batch_id: str | None, pause_seconds: float
+    ) -> AsyncGenerator[Heard, None]:
+        now = asyncio.get_running_loop().time
+        quiet_until = now() + pause_seconds
         while not self._closed:
             if self._trouble is not None:
                 raise self._trouble
             grown = self._growth.rung
             chunk, reached = await self._after(place, job_id, batch_id)
-            for event in chunk:
-                # Really to wait, at each event: a stream that only yields would freeze the loop.
-                await anyio.lowlevel.checkpoint()
-                yield event
+            if chunk or now() >= quiet_until:
+                yield Heard(tuple(chunk), self._seen - reached)
+                quiet_until = now() + pause_seconds
             if reached == place:
-                await self._growth.wait(LOOK_SECONDS, grown)
+                await self._growth.wait(min(FOLLOWER_LOOKS_SECONDS, max(0.0, quiet_until - now())), grown)
+            else:
+                await anyio.lowlevel.checkpoint()
             place = reached
 
     async def _after(self, place: int, job_id: str | None, batch_id: str | None) -> tuple[list[Event], int]:
@@ -84,17 +113,19 @@ class Tail:
         if place < self._floor:
             return await self._page(place, job_id, batch_id)
         start = bisect_right(self._kept, place, key=attrgetter("seq"))
-        chunk = self._kept[start : start + _PAGE]
+        chunk = self._kept[start : start + _TOLD_AT_ONCE]
         wanted = [event for event in chunk if job_id in (None, event.job_id) and batch_id in (None, event.batch_id)]
         return wanted, chunk[-1].seq if chunk else place
 
     async def _page(self, place: int, job_id: str | None, batch_id: str | None) -> tuple[list[Event], int]:
-        seen = self._seen  # all up to here was on disk before the page is read
         conditions = {"job_id = ?": job_id, "batch_id = ?": batch_id}
         asked = {condition: value for condition, value in conditions.items() if value is not None}
         sql = " AND ".join([_SELECT, *asked]) + " ORDER BY seq LIMIT ?"
-        page = [_event(row) for row in await self._database.read(sql, (place, *asked.values(), _PAGE))]
-        if len(page) == _PAGE:
+        async with self._replays:
+            seen = self._seen  # all up to here was on disk before the page is read
+            rows = await self._database.read(sql, (place, *asked.values(), _TOLD_AT_ONCE))
+        page = [_event(row) for row in rows]
+        if len(page) == _TOLD_AT_ONCE:
             return page, page[-1].seq
         return page, max(seen, page[-1].seq if page else place)
 
@@ -134,7 +165,7 @@ class Tail:
 
 def _event(row: Sequence[Any]) -> Event:
     seq, kind, job_id, batch_id, data = row
-    return Event(seq, kind, job_id, batch_id, _data.decode(data))
+    return Event(seq, kind, job_id, batch_id, _data.decode(data), data.encode())
 
 
 async def of_job(database: Database, job_id: str, kind: str) -> tuple[Event, ...]:

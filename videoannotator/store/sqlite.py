@@ -19,6 +19,7 @@ from videoannotator.jobs import (
     Claim,
     Dataset,
     Event,
+    Heard,
     Idempotency,
     Interval,
     Job,
@@ -197,6 +198,16 @@ class SqliteStore(Store):
         self, *, after: int | None = None, job_id: str | None = None, batch_id: str | None = None
     ) -> AsyncGenerator[Event, None]:
         return self._tail.follow(after, job_id, batch_id)
+
+    def follow_together(
+        self,
+        *,
+        after: int | None = None,
+        job_id: str | None = None,
+        batch_id: str | None = None,
+        pause_seconds: float,
+    ) -> AsyncGenerator[Heard, None]:
+        return self._tail.batches(after, job_id, batch_id, pause_seconds)
 
     async def last_seq(self) -> int:
         return self._database.newest_event

@@ -1,0 +1,138 @@
+"""
+One follower of the events: told as fast as it listens, let go where it does not, and never waited for by anybody else.
+
+A follower pulls: what it has not been told lies in the store, not in a buffer of its own, so a thousand that never read
+cost a thousand sockets and no more. One that cannot keep up is told to look for itself (`resync`) and closed; one that
+takes nothing at all is cut off.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+import msgspec
+
+from videoannotator.jobs import Event
+from videoannotator.server.streams import ABORT, end, until_gone
+from videoannotator.store import Store
+
+HEARTBEAT_SECONDS = 15.0
+
+BUFFER_EVENTS = 1000
+"""So many may happen while one is being sent; a follower that missed more has to look for itself."""
+
+SLOW_SECONDS = 1.0
+"""Shorter waits for a follower do not count: then a burst was too large, not the follower too slow."""
+
+STUCK_SECONDS = 30.0
+"""A follower that takes nothing for so long is cut off."""
+
+FAREWELL_SECONDS = 0.5
+"""The last word is not waited for any longer: the server is stopping."""
+
+CLOSING = "server.closing"
+RESYNC = "resync"
+
+_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class Notice(msgspec.Struct, frozen=True):
+    """Something about the stream itself; it has no id, so that a client's place stays where it is."""
+
+    type: str
+    data: dict[str, Any]
+
+
+Told = tuple[Event, ...] | Notice
+
+
+class Following(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked for."""
+
+    store: Store
+    after: int | None
+    job_id: str | None
+    batch_id: str | None
+
+    async def told(self) -> AsyncGenerator[Told, None]:
+        """Events, none of them after a pause; it ends after a notice that the follower is too slow."""
+        now, after = asyncio.get_running_loop().time, self.after
+        if after is not None and after > await self.store.last_seq():
+            # An id from another database: what was missed cannot be told, so the client must look for itself.
+            yield Notice(RESYNC, {"reason": "unknown event id"})
+            after = None
+        batches = self.store.follow_together(
+            after=after, job_id=self.job_id, batch_id=self.batch_id, pause_seconds=HEARTBEAT_SECONDS
+        )
+        waited = 0.0
+        async with aclosing(batches):
+            async for heard in batches:
+                if waited > SLOW_SECONDS and len(heard.events) + heard.behind > BUFFER_EVENTS:
+                    yield Notice(RESYNC, {"reason": "too slow"})
+                    return
+                began = now()
+                yield heard.events
+                waited = now() - began
+
+
+class EventStream:
+    """An ASGI application: server-sent events, https://html.spec.whatwg.org/multipage/server-sent-events.html."""
+
+    def __init__(self, following: Following, closing: asyncio.Event) -> None:
+        self._following = following
+        self._closing = closing
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+        telling = asyncio.create_task(self._tell(send), name="events: tell")
+        leaving = asyncio.create_task(until_gone(receive), name="events: leave")
+        stopping = asyncio.create_task(self._closing.wait(), name="events: closing")
+        try:
+            await asyncio.wait({telling, leaving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await end(telling, leaving, stopping)
+        if leaving.cancelled():
+            await until_said(self._last_words(telling, send), FAREWELL_SECONDS, scope)
+
+    async def _tell(self, send: Any) -> None:
+        """Raises TimeoutError where the follower takes nothing."""
+        await _send(send, b": connected\n\n")
+        async with aclosing(self._following.told()) as told:
+            async for what in told:
+                async with asyncio.timeout(STUCK_SECONDS):
+                    await _send(send, _sse(what))
+
+    async def _last_words(self, telling: asyncio.Task[None], send: Any) -> None:
+        if telling.cancelled():
+            await _send(send, _sse(Notice(CLOSING, {})))
+        else:
+            telling.result()
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def until_said(words: Awaitable[None], limit_seconds: float, scope: Any) -> None:
+    """Say it, or where nobody takes it drop the connection with all that is unsent."""
+    try:
+        async with asyncio.timeout(limit_seconds):
+            await words
+    except TimeoutError:
+        abort: Callable[[], None] | None = scope.get(ABORT)
+        if abort is not None:
+            abort()
+
+
+async def _send(send: Any, chunk: bytes) -> None:
+    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+
+def _sse(what: Told) -> bytes:
+    if isinstance(what, Notice):
+        return b"event: %s\ndata: %s\n\n" % (what.type.encode(), msgspec.json.encode(what.data))
+    if not what:
+        return b": still here\n\n"
+    return b"".join(b"id: %d\nevent: %s\ndata: %s\n\n" % (e.seq, e.type.encode(), e.json) for e in what)
