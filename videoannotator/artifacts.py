@@ -19,7 +19,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import msgspec
@@ -32,6 +32,12 @@ MANIFEST = "manifest.json"
 _BLOCK = 1 << 20
 _FICLONE = 0x40049409
 """Of ioctl(2) on Linux: share the blocks of another file. Other systems answer with an error."""
+_SUFFIXES = frozenset(
+    (
+        *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv"),
+        *(".ts", ".webm", ".wmv", ".flac", ".m4a", ".mp3", ".ogg", ".wav"),
+    )
+)
 
 
 class Artifacts:
@@ -164,6 +170,12 @@ class Artifacts:
                 return
         message = f"{artifact.name} was finished and is gone from {results}."
         raise StorageTrouble(message, hint="Retry the job from scratch.", code="RESULT_MISSING")
+
+
+def stored_name(filename: str) -> str:
+    """Of a video: ours, whatever its owner called it; the ending helps people who look into the folder."""
+    suffix = PurePosixPath(filename).suffix.lower()
+    return f"video{suffix}" if suffix in _SUFFIXES else "video"
 
 
 def manifest(job: Job, artifacts: Sequence[Artifact]) -> dict[str, Any]:

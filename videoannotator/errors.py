@@ -10,6 +10,8 @@ Every error raised on purpose. `code` is part of the HTTP API and never changes;
   + Forbidden             no key, a wrong key, or a key without the scope
   + TooManyRequests       one caller asks too often; `retry_after_seconds` says when to come back
   + StorageTrouble        the storage directory cannot be used: in use, full, not writable, of a newer program
+  + Unreachable           another machine that a request named cannot be reached, or does not answer as it should
+  + Undelivered           results are here, and could not be brought where the caller wanted them too
   + StageEnded            a stage did not end well; `retryable` says whether another attempt may help
     - StageFailed         the pipeline said so
     - StageDied           the process ended without a word
@@ -104,6 +106,14 @@ class TooManyRequests(VideoAnnotatorError):
 
 class StorageTrouble(VideoAnnotatorError):
     code = "STORAGE_TROUBLE"
+
+
+class Unreachable(VideoAnnotatorError):
+    code = "FETCH_FAILED"
+
+
+class Undelivered(VideoAnnotatorError):
+    code = "OUTPUT_NOT_WRITABLE"
 
 
 class LeaseLost(VideoAnnotatorError):

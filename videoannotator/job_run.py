@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from videoannotator.artifacts import sha256
-from videoannotator.errors import Conflict, LeaseLost, StorageTrouble
+from videoannotator.errors import Conflict, LeaseLost, Refused, StorageTrouble, Unreachable
 from videoannotator.formats import viewer
 from videoannotator.insistence import PASSING
 from videoannotator.jobs import Claim, Job, JobStatus, StageError, StageStatus
@@ -32,11 +32,15 @@ class JobRun:
         self._settings = tools.settings
         self._insist = tools.insist
         self._log = log.bind(job_id=claim.job.id)
+        self._fetching = False
+        self._shortfall: StageError | None = None
         self._at_work: dict[asyncio.Task[None], StageRun] = {}
 
     @property
     def is_waiting(self) -> bool:
-        """All that is left of it waits for another attempt: others may work meanwhile."""
+        """Its video is on its way, or all that is left waits for another attempt: others may work meanwhile."""
+        if self._fetching:
+            return True
         return bool(self._at_work) and all(run.is_waiting for run in self._at_work.values())
 
     async def work(self) -> None:
@@ -51,6 +55,8 @@ class JobRun:
             if trouble.code not in PASSING and trouble.code != "RESULT_MISSING":
                 raise
             await self._fail(StageError(trouble.code, str(trouble)))
+        except (Refused, Unreachable) as reason:
+            await self._fail(StageError(reason.code, str(reason)))
         except Exception as bug:
             self._log.exception("a bug of ours in one job")
             await self._fail(StageError("INTERNAL_ERROR", f"The server failed on this job: {type(bug).__name__}."))
@@ -71,6 +77,7 @@ class JobRun:
         await self._finish()
 
     async def _run_stages(self) -> None:
+        await self._bring_video()
         job = self._claim.job
         await asyncio.to_thread(self._artifacts.settle, job.id, await self._store.artifacts(job.id))
         try:
@@ -84,6 +91,23 @@ class JobRun:
                         task.add_done_callback(self._at_work.__delitem__)
         except ExceptionGroup as several:
             raise several.exceptions[0] from several
+        await self._take_out()
+
+    async def _bring_video(self) -> None:
+        self._fetching = self._claim.job.awaits_video
+        try:
+            self._claim = await self._tools.desk.bring_video(self._claim)
+        finally:
+            self._fetching = False
+
+    async def _take_out(self) -> None:
+        """Before the job is called completed, and while it can still be cancelled."""
+        errands = self._claim.job.errands
+        if errands.output_directory is None and errands.db_location is None:
+            return
+        job = await self._store.get(self._claim.job.id)
+        await self._write_manifest(job)
+        self._shortfall = await self._tools.desk.take_out(job)
 
     async def _hash_of_video(self) -> str | None:
         await asyncio.wait({self._hashing})
@@ -118,17 +142,22 @@ class JobRun:
     async def _finish(self) -> None:
         job_id = self._claim.job.id
         job = await self._store.get(job_id)
-        if any(stage.status is StageStatus.COMPLETED for stage in job.stages):
-            artifacts = await self._store.artifacts(job_id)
-            await self._insist(lambda: asyncio.to_thread(self._artifacts.write_manifest, job, artifacts))
+        await self._write_manifest(job)
         try:
-            ended = await self._insist(lambda: self._store.finish(self._claim, not_shown=_not_shown(job)))
+            ended = await self._insist(
+                lambda: self._store.finish(self._claim, not_shown=_not_shown(job), shortfall=self._shortfall)
+            )
         except Conflict as conflict:
             if conflict.code != "JOB_BEING_CANCELLED":
                 raise
             await self._finish_cancelled()
             return
         self._log.info("job ended", status=ended.status, outcome=ended.outcome)
+
+    async def _write_manifest(self, job: Job) -> None:
+        if any(stage.status is StageStatus.COMPLETED for stage in job.stages):
+            artifacts = await self._store.artifacts(job.id)
+            await self._insist(lambda: asyncio.to_thread(self._artifacts.write_manifest, job, artifacts))
 
     async def _finish_cancelled(self) -> None:
         ended = await self._insist(lambda: self._store.finish_cancelled(self._claim))

@@ -254,6 +254,41 @@ class Usage(msgspec.Struct, frozen=True):
     """Of the first process and its descendants; what one of those used that was ended by force is left out."""
 
 
+class Errands(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a job needs of the world outside the storage directory."""
+
+    video_url: str | None = None
+    """Where its video is fetched from, before anything else."""
+
+    fetched: bool = False
+    """The video has been fetched and looked at. Until then nothing is known of it but a name."""
+
+    output_directory: Path | None = None
+    """Where its results are published too, in a folder of the job's."""
+
+    db_location: Path | None = None
+    """A SQLite file that its annotations are written into too."""
+
+    callback_url: str | None = None
+    """Who is told that it is over."""
+
+
+class Callback(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How far the telling is."""
+
+    url: str
+    state: Literal["waiting", "delivered", "given_up"] = "waiting"
+    attempts: int = 0
+    next_at: datetime | None = None
+    """When it is tried again, where an attempt has failed."""
+
+    last_attempt_at: datetime | None = None
+    last_status: int | None = None
+    """What the other side answered, where it did."""
+
+    last_error: str | None = None
+
+
 class NewStage(msgspec.Struct, frozen=True):
     pipeline: str
     config: dict[str, Any]
@@ -292,6 +327,7 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
 
     cache: bool = True
     """Whether results of earlier, equal work may be taken for it, and its own remembered."""
+    errands: Errands = Errands()
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -320,8 +356,15 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     batch_id: str | None = None
     retry_of: str | None = None
     cache: bool = True
+    errands: Errands = Errands()
+    callback: Callback | None = None
     queue_position: int | None = None
     """1 is next. Only while pending."""
+
+    @property
+    def awaits_video(self) -> bool:
+        """Its video has yet to be fetched."""
+        return self.errands.video_url is not None and not self.errands.fetched
 
     @property
     def progress(self) -> float:

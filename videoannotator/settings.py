@@ -52,6 +52,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     data_roots: tuple[Path, ...] = ()
     """Directories whose videos may be annotated in place, without an upload."""
 
+    output_roots: tuple[Path, ...] = ()
+    """Directories that callers may have results and annotations written to, beside the server's own storage."""
+
     pipeline_dirs: tuple[Path, ...] = ()
     """Directories with pipelines of your own, each a NAME.yaml and a NAME.py as in videoannotator/pipelines."""
 
@@ -81,6 +84,18 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     max_upload_bytes: int = 64 * 1024**3
     """Largest video accepted in one request."""
+
+    outbound_allowed: tuple[str, ...] = ()
+    """Hosts, HOST:PORT and networks that may be called for video URLs and callbacks although they are not public."""
+
+    fetch_timeout_seconds: float = 3600.0
+    """Longest time that fetching a video from its URL may take."""
+
+    callback_secret: str = ""
+    """What callbacks are signed with. Empty: no callback is accepted."""
+
+    callback_retry_seconds: float = 5.0
+    """Pause after the first failed attempt at a callback; five times as long after each further one, six in all."""
 
     upload_expiry_seconds: float = 86400.0
     """How long a resumable upload that is not continued, or not put into a job, is kept."""
@@ -228,10 +243,10 @@ def _from_toml(file: Path) -> dict[str, Any]:
 def _from_names(variables: Mapping[str, str]) -> dict[str, Any]:
     names = {PREFIX + field.upper(): field for field in Settings.__struct_fields__}
     found: dict[str, Any] = {names[name]: value for name, value in variables.items() if name in names}
-    for name in ("allowed_origins", "allowed_hosts"):
+    for name in ("allowed_origins", "allowed_hosts", "outbound_allowed"):
         if name in found:
             found[name] = [part.strip() for part in found[name].split(",") if part.strip()]
-    for name in ("data_roots", "pipeline_dirs"):
+    for name in ("data_roots", "output_roots", "pipeline_dirs"):
         if name in found:
             found[name] = [part for part in found[name].split(os.pathsep) if part]
     return found

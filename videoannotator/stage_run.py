@@ -15,6 +15,7 @@ import msgspec
 
 from videoannotator.artifacts import Artifacts
 from videoannotator.cache import Cache
+from videoannotator.errands.desk import Desk
 from videoannotator.errors import Refused, StageEnded, StageFailed, StorageTrouble, VideoAnnotatorError
 from videoannotator.fingerprint import fingerprint
 from videoannotator.gate import Gate
@@ -46,6 +47,7 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     scheduler: Scheduler
     insist: Insistence
     gate: Gate
+    desk: Desk
 
 
 def expect(tools: Tools, complete: Mapping[str, Mapping[str, Any]]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from videoannotator.artifacts import Artifacts
 from videoannotator.cache import Cache
+from videoannotator.errands.desk import Desk
 from videoannotator.errors import StorageTrouble
 from videoannotator.gate import Gate
 from videoannotator.insistence import Insistence
@@ -40,6 +41,7 @@ class Worker:
         catalogue: Catalogue,
         settings: Settings,
         cache: Cache | None,
+        desk: Desk,
     ) -> None:
         self._tools = Tools(
             store=store,
@@ -51,6 +53,7 @@ class Worker:
             scheduler=Scheduler(settings.stage_slots),
             insist=Insistence(),
             gate=Gate(settings.pause_free_bytes),
+            desk=desk,
         )
         self._store = store
         self._settings = settings

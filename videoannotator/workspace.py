@@ -13,11 +13,16 @@ from typing import Any, Self
 
 import msgspec
 
-from videoannotator.artifacts import Artifacts, link_or_copy, storage_trouble
+from videoannotator.artifacts import Artifacts, link_or_copy, storage_trouble, stored_name
 from videoannotator.cache import Cache
+from videoannotator.errands.courier import Courier
+from videoannotator.errands.desk import Desk
+from videoannotator.errands.fetch import Fetcher, filename_of
+from videoannotator.errands.possible import require_possible
 from videoannotator.errors import Conflict, FieldProblem, InvalidConfig, NotFound, StorageTrouble
-from videoannotator.jobs import Idempotency, Job, NewJob, NewStage, Preset, Stage, StageStatus, new_id
+from videoannotator.jobs import Errands, Idempotency, Job, NewJob, NewStage, Preset, Stage, StageStatus, Video, new_id
 from videoannotator.logs import get_logger
+from videoannotator.outbound.policy import Policy
 from videoannotator.pipelines.catalogue import Catalogue
 from videoannotator.presets import DEFAULT_PRESET, builtin_presets
 from videoannotator.resources import Resources
@@ -61,6 +66,7 @@ class Workspace:
         self.prober = prober
         self.catalogue = Catalogue.of(settings)
         self.artifacts = Artifacts(settings.storage_dir)
+        self.policy = Policy(settings.outbound_allowed)
         self.uploads = Uploads(self.artifacts.uploads, store, settings)
         self._builtin_presets = builtin_presets()
         self.worker = Worker(
@@ -70,6 +76,7 @@ class Workspace:
             catalogue=self.catalogue,
             settings=settings,
             cache=cache,
+            desk=self._desk(),
         )
         self.cache = cache
         self.resources = resources
@@ -116,6 +123,8 @@ class Workspace:
             stack.push_async_callback(_stop, asyncio.create_task(workspace.uploads.sweep(), name="expired uploads"))
             sweeping = Upkeep(store, workspace.artifacts).run(settings.retention_days)
             stack.push_async_callback(_stop, asyncio.create_task(sweeping, name="retention"))
+            courier = Courier(store, workspace.policy, settings)
+            stack.push_async_callback(_stop, asyncio.create_task(courier.run(), name="courier"))
             stack.push_async_callback(_stop, asyncio.create_task(workspace._remove_orphans(left), name="orphans"))
             yield workspace
 
@@ -135,6 +144,7 @@ class Workspace:
         tags: tuple[str, ...] = (),
         priority: int = 0,
         batch_id: str | None = None,
+        errands: Errands | None = None,
     ) -> NewJob:
         """
         Look at a video and at what is asked, and refuse what cannot be done. Nothing is queued yet.
@@ -143,11 +153,7 @@ class Workspace:
             UnreadableVideo, InvalidConfig: see there.
             StorageTrouble: STORAGE_FULL, too little free space to write results.
         """
-        preset, pipelines, config = await self._resolve(selection)
-        complete = self.catalogue.require(pipelines, config)
-        self.worker.expect(complete)
-        await asyncio.to_thread(self.catalogue.require_intact, complete)
-        await asyncio.to_thread(self._require_space)
+        preset, pipelines, config, _ = await self._look_at_order(selection, errands)
         video = await self.prober.probe(path, filename)
         copying = self.catalogue.copying(video) if self.settings.browser_copy else ()
         return NewJob(
@@ -163,7 +169,57 @@ class Workspace:
             tags=tags,
             priority=priority,
             batch_id=batch_id,
+            errands=errands or Errands(),
         )
+
+    async def admit_from_url(
+        self,
+        url: str,
+        selection: Selection,
+        *,
+        errands: Errands | None = None,
+        tags: tuple[str, ...] = (),
+        priority: int = 0,
+        batch_id: str | None = None,
+    ) -> NewJob:
+        """
+        The same for a video that is to be fetched when the job's turn comes: of the video nothing is known yet, and
+        which of the stages have nothing to do on it shows then.
+
+        Raises:
+            InvalidConfig, StorageTrouble: see there.
+        """
+        errands = msgspec.structs.replace(errands or Errands(), video_url=url)
+        preset, _, _, complete = await self._look_at_order(selection, errands)
+        job_id, filename = new_id("job"), filename_of(url)
+        return NewJob(
+            id=job_id,
+            video=Video(filename=filename, size_bytes=0, container="", duration_seconds=0.0),
+            video_path=self.artifacts.video_folder(job_id) / stored_name(filename),
+            owns_video=True,
+            stages=tuple(NewStage(name, values) for name, values in complete.items()),
+            config=selection.config,
+            preset=preset.name if preset else None,
+            preset_content=msgspec.to_builtins(preset) if preset else None,
+            tags=tags,
+            priority=priority,
+            batch_id=batch_id,
+            cache=selection.cache,
+            errands=errands,
+        )
+
+    async def _look_at_order(
+        self, selection: Selection, errands: Errands | None
+    ) -> tuple[Preset | None, tuple[str, ...], dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+        """The preset, the pipelines, what was asked of them, and the same with everything filled in."""
+        preset, pipelines, config = await self._resolve(selection)
+        complete = self.catalogue.require(pipelines, config)
+        self.worker.expect(complete)
+        await asyncio.to_thread(self.catalogue.require_intact, complete)
+        await asyncio.to_thread(self._require_space)
+        if errands is not None:
+            await asyncio.to_thread(require_possible, errands, self.settings, self.policy)
+        return preset, pipelines, config, complete
 
     async def submit(
         self, *jobs: NewJob, batch_name: str | None = None, once: Idempotency | None = None
@@ -235,6 +291,23 @@ class Workspace:
             config[name] = config.get(name, {}) | values
         return preset, pipelines, config
 
+    def _desk(self) -> Desk:
+        settings = self.settings
+        fetcher = Fetcher(
+            self.policy,
+            max_bytes=settings.max_upload_bytes,
+            min_free_bytes=settings.min_free_bytes,
+            timeout_seconds=settings.fetch_timeout_seconds,
+        )
+        return Desk(
+            store=self.store,
+            artifacts=self.artifacts,
+            prober=self.prober,
+            catalogue=self.catalogue,
+            fetcher=fetcher,
+            settings=settings,
+        )
+
     def _require_space(self) -> None:
         free = shutil.disk_usage(self.settings.storage_dir).free
         if free < self.settings.min_free_bytes:
@@ -259,9 +332,12 @@ class Workspace:
             batch_id=old.batch_id,
             retry_of=old.id,
             cache=cache,
+            errands=old.errands,
         )
 
     def _bring_files(self, old: Job, new: NewJob) -> None:
+        if old.awaits_video:
+            return
         if not old.video_path.is_file():
             message = f"The video of job {old.id} is gone."
             raise Conflict(message, hint="Submit it again.", code="VIDEO_GONE")

@@ -11,6 +11,7 @@ from litestar.di import Provide
 from litestar.routes import HTTPRoute
 
 from videoannotator.server import (
+    analyze,
     batches,
     datasets,
     docs,
@@ -51,6 +52,7 @@ ROUTES: list[Any] = [
     *jobs.ROUTES,
     *batches.ROUTES,
     *upkeep.ROUTES,
+    *analyze.ROUTES,
     *results.ROUTES,
     *events.ROUTES,
     *docs.ROUTES,
@@ -67,6 +69,7 @@ async def building(workspace: Workspace, keys: Keys, *, port: int, closing: asyn
     """
     threads = ThreadPoolExecutor(_UPLOAD_THREADS, thread_name_prefix="upload")
     try:
+        workspace.policy.own_ports.add(port)
         neighbours = Neighbours(workspace.settings, port)
         measured = Metrics()
         async with Intake.open(workspace) as intake:

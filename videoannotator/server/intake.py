@@ -14,14 +14,14 @@ from typing import Self
 
 import msgspec
 
-from videoannotator.artifacts import sha256
+from videoannotator.artifacts import sha256, stored_name
 from videoannotator.batches import BatchInput, BatchPlan, InputState
 from videoannotator.errors import Conflict, FieldProblem, InvalidConfig, StorageTrouble, VideoAnnotatorError
 from videoannotator.insistence import PASSING
 from videoannotator.jobs import Batch, Job, NewJob, StageError, StageStatus, new_id
 from videoannotator.logs import get_logger
 from videoannotator.server.datasets import find_video
-from videoannotator.server.submitting import removed_unless_queued, stored_name
+from videoannotator.server.submitting import removed_unless_queued
 from videoannotator.workspace import Selection, Workspace
 
 UPLOAD_PREFIX = "up_"

@@ -1,11 +1,13 @@
 """What callers ask to be done with a video, as a form or as JSON, and which video they mean."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 
 from videoannotator.errors import FieldProblem, InvalidConfig
+from videoannotator.jobs import Errands
 from videoannotator.server.decoding import parse_json, read_struct
 from videoannotator.workspace import Selection
 
@@ -13,6 +15,8 @@ _MOST_TAGS = 32
 _LONGEST_TAG = 100
 _LONGEST_PATH = 4096
 
+AbsolutePath = Annotated[str, msgspec.Meta(min_length=1, max_length=_LONGEST_PATH)]
+Url = Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
 Priority = Annotated[int, msgspec.Meta(ge=-100, le=100)]
 
 
@@ -31,6 +35,11 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     def selection(self) -> Selection:
         return Selection(preset=self.preset, pipelines=self.selected_pipelines, config=self.config, cache=self.cache)
 
+    @property
+    def errands(self) -> Errands:
+        """What is to be done outside of the storage directory; where the video comes from is not in it."""
+        return Errands()
+
 
 class InDataset(msgspec.Struct, frozen=True):
     """A file below a dataset's directory, annotated in place."""
@@ -45,7 +54,13 @@ class Uploaded(msgspec.Struct, frozen=True):
     upload_id: str
 
 
-Source = InDataset | Uploaded
+class AtUrl(msgspec.Struct, frozen=True):
+    """A video on a web server, fetched when the job's turn comes."""
+
+    video_url: str
+
+
+Source = InDataset | Uploaded | AtUrl
 
 
 class JsonOrder(Order, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -56,6 +71,20 @@ class JsonOrder(Order, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """With `dataset_id`: relative to the dataset's directory."""
 
     upload_id: str | None = None
+    """A finished resumable upload."""
+
+    video_url: Url | None = None
+    """http or https, on a public host."""
+
+    output_directory: AbsolutePath | None = None
+    """Results are published there too, in a folder with the job's id; inside the server's output roots."""
+
+    db_location: AbsolutePath | None = None
+    """A SQLite file that the annotations are written into too; inside the server's output roots."""
+
+    callback_url: Url | None = None
+    """Is told with a signed POST that the job is over."""
+
     overrides: dict[str, dict[str, Any]] = {}
     """Another name of `config`."""
 
@@ -63,6 +92,14 @@ class JsonOrder(Order, frozen=True, forbid_unknown_fields=True, kw_only=True):
     def selection(self) -> Selection:
         config = self.config or self.overrides
         return Selection(preset=self.preset, pipelines=self.selected_pipelines, config=config, cache=self.cache)
+
+    @property
+    def errands(self) -> Errands:
+        return Errands(
+            output_directory=None if self.output_directory is None else Path(self.output_directory),
+            db_location=None if self.db_location is None else Path(self.db_location),
+            callback_url=self.callback_url,
+        )
 
 
 def order_of_json(body: bytes) -> tuple[JsonOrder, Source]:
@@ -106,9 +143,9 @@ def check_tags(tags: tuple[str, ...]) -> None:
 
 
 def _contradictions(order: JsonOrder) -> Iterable[FieldProblem]:
-    named = [name for name in ("dataset_id", "upload_id") if getattr(order, name) is not None]
+    named = [name for name in ("dataset_id", "upload_id", "video_url") if getattr(order, name) is not None]
     if not named:
-        hint = "Name dataset_id and path, or upload_id, or send the file as multipart/form-data."
+        hint = "Name dataset_id and path, upload_id or video_url, or send the file as multipart/form-data."
         yield FieldProblem("dataset_id", "The job names no video.", "MISSING_FIELD", hint)
     for name in named[1:]:
         yield FieldProblem(name, "A job has one video; this names a second one.", "DUPLICATE_FIELD")
@@ -123,6 +160,8 @@ def _contradictions(order: JsonOrder) -> Iterable[FieldProblem]:
 def _source(order: JsonOrder) -> Source:
     if order.upload_id is not None:
         return Uploaded(order.upload_id)
+    if order.video_url is not None:
+        return AtUrl(order.video_url)
     return InDataset(order.dataset_id or "", order.path or "")
 
 

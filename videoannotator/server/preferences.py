@@ -7,8 +7,9 @@ from litestar import get, put
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
+from videoannotator.errands.possible import require_possible
 from videoannotator.errors import FieldProblem, InvalidConfig
-from videoannotator.jobs import Preferences
+from videoannotator.jobs import Errands, Preferences
 from videoannotator.server.auth import WRITE, Caller
 from videoannotator.workspace import Workspace
 
@@ -41,20 +42,15 @@ async def _preset_problem(workspace: Workspace, said: Preferences) -> FieldProbl
 
 
 def _directory_problem(workspace: Workspace, said: Preferences) -> FieldProblem | None:
-    """A link may lead to it; what counts is where it ends, and every job looks again."""
+    """It need not be there yet; every job looks again."""
     if said.output_directory is None:
         return None
     try:
-        directory = Path(said.output_directory)
-        roots = [root.resolve() for root in workspace.settings.data_roots]
-        fits = directory.is_absolute() and directory.is_dir()
-        if fits and any(directory.resolve(strict=True).is_relative_to(root) for root in roots):
-            return None
-    except (OSError, ValueError, RuntimeError):  # a loop of links, a NUL: no directory either
-        pass
-    message = "This is no directory inside the allowed roots."
-    hint = "The operator names directories in VIDEOANNOTATOR_DATA_ROOTS."
-    return FieldProblem("output_directory", message, "PATH_NOT_ALLOWED", hint)
+        errands = Errands(output_directory=Path(said.output_directory))
+        require_possible(errands, workspace.settings, workspace.policy)
+    except InvalidConfig as refusal:
+        return refusal.problems[0]
+    return None
 
 
 ROUTES = [get_preferences, put_preferences]

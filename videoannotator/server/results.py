@@ -71,17 +71,7 @@ class LogAnswer(msgspec.Struct, frozen=True):
 @get("/api/v1/jobs/{job_id:str}/results", opt=READ)
 async def get_results(workspace: NamedDependency[Workspace], job_id: FromPath[str]) -> Results:
     job = await workspace.store.get(job_id)
-    artifacts = await workspace.store.artifacts(job_id)
-    results = {
-        stage.pipeline: PipelineResult(
-            status=stage.status,
-            files=tuple(_file(job_id, artifact) for artifact in artifacts if artifact.pipeline == stage.pipeline),
-            annotations=stage.annotations,
-            seconds=stage.seconds,
-        )
-        for stage in job.stages
-    }
-    return Results(job.id, job.status, results)
+    return Results(job.id, job.status, results_of(job, await workspace.store.artifacts(job_id)))
 
 
 @get("/api/v1/jobs/{job_id:str}/manifest", opt=READ)
@@ -156,6 +146,19 @@ async def get_logs(
     events = await workspace.store.job_events(job_id, "job.log")
     lines = [_line(event.data) for event in events if stage in (None, event.data.get("stage"))][-tail:]
     return Response(LogAnswer(tuple(lines)))
+
+
+def results_of(job: Job, artifacts: tuple[Artifact, ...]) -> dict[str, PipelineResult]:
+    """What each stage made, by pipeline."""
+    return {
+        stage.pipeline: PipelineResult(
+            status=stage.status,
+            files=tuple(_file(job.id, artifact) for artifact in artifacts if artifact.pipeline == stage.pipeline),
+            annotations=stage.annotations,
+            seconds=stage.seconds,
+        )
+        for stage in job.stages
+    }
 
 
 def _file(job_id: str, artifact: Artifact) -> FileAnswer:

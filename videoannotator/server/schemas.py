@@ -1,7 +1,7 @@
 """The JSON of a job: API.md's fields and those that the browser client reads (VIEWER.md section 4), as one object."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -45,6 +45,17 @@ class StageAnswer(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True)
     engine: str | None = None
 
 
+class CallbackAnswer(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """How far the telling that the job is over has come."""
+
+    state: Literal["waiting", "delivered", "given_up"]
+    attempts: int
+    next_at: datetime | None = None
+    last_attempt_at: datetime | None = None
+    last_status: int | None = None
+    last_error: str | None = None
+
+
 class JobAnswer(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     id: str
     status: JobStatus
@@ -66,7 +77,10 @@ class JobAnswer(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     tags: tuple[str, ...]
     priority: int
     attempts: int
-    video: VideoAnswer
+    video: VideoAnswer | None = None
+    """Left out until the video is fetched, where the job named a URL; then size and duration above are 0."""
+
+    callback: CallbackAnswer | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
     completed_at: datetime | None = None
@@ -113,7 +127,8 @@ def describe(job: Job) -> JobAnswer:
         preset=job.preset,
         batch_id=job.batch_id,
         retry_of=job.retry_of,
-        video=_video(job),
+        video=None if job.awaits_video else _video(job),
+        callback=_callback(job),
     )
 
 
@@ -136,6 +151,20 @@ def _stage(stage: Stage) -> StageAnswer:
         error=stage.error,
         device=made.device if made else None,
         engine=made.engine if made else None,
+    )
+
+
+def _callback(job: Job) -> CallbackAnswer | None:
+    if job.callback is None:
+        return None
+    told = job.callback
+    return CallbackAnswer(
+        state=told.state,
+        attempts=told.attempts,
+        next_at=told.next_at,
+        last_attempt_at=told.last_attempt_at,
+        last_status=told.last_status,
+        last_error=told.last_error,
     )
 
 

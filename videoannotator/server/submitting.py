@@ -1,5 +1,5 @@
 """
-How a video and an order become a job: from a form, a dataset, or a finished upload.
+How a video and an order become a job: from a form, a dataset, a finished upload, or a URL.
 
 Whatever goes wrong on the way, files and rows agree afterwards: a job with its video, or neither.
 """
@@ -9,30 +9,21 @@ import os
 from collections.abc import AsyncIterator
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
-from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from pathlib import Path
 
 import msgspec
 
+from videoannotator.artifacts import stored_name
 from videoannotator.errors import NotFound, Refused
-from videoannotator.jobs import Idempotency, Job, NewJob, new_id
+from videoannotator.jobs import Errands, Idempotency, Job, NewJob, new_id
 from videoannotator.server.auth import Caller
 from videoannotator.server.datasets import find_video
 from videoannotator.server.decoding import MAX_BODY_BYTES, ApiRequest
 from videoannotator.server.idempotency import once
-from videoannotator.server.orders import InDataset, JsonOrder, Order, Uploaded, order_of_form, order_of_json
+from videoannotator.server.orders import AtUrl, InDataset, Order, Uploaded, order_of_form, order_of_json
 from videoannotator.server.receive import Upload, UploadLimits, receiving
 from videoannotator.server.uploads import owner_of
 from videoannotator.workspace import Workspace
-
-_SUFFIXES = frozenset(
-    (
-        *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv"),
-        *(".ts", ".webm", ".wmv", ".flac", ".m4a", ".mp3", ".ogg", ".wav"),
-    )
-)
-
-AnyOrder = TypeVar("AnyOrder", bound=Order)
 
 
 class Made(msgspec.Struct, frozen=True):
@@ -40,6 +31,14 @@ class Made(msgspec.Struct, frozen=True):
 
     job: Job
     earlier: bool = False
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """An order, with what its caller prefers filled in."""
+
+    order: Order
+    errands: Errands
+    repeatable: Idempotency | None = None
 
 
 async def submit_form(request: ApiRequest, workspace: Workspace, caller: Caller, threads: Executor) -> Made:
@@ -55,7 +54,7 @@ async def submit_form(request: ApiRequest, workspace: Workspace, caller: Caller,
         repeatable = once(request, caller, order, upload.filename, upload.sha256 or "")
         if repeatable is not None and (job := await workspace.store.earlier(repeatable)) is not None:
             return Made(job, earlier=True)
-        return await _queue_form(upload, await _with_preferences(order, workspace, caller), workspace, repeatable)
+        return await _queue_form(upload, await as_preferred(order, workspace, caller, repeatable), workspace)
 
 
 async def submit_json(request: ApiRequest, workspace: Workspace, caller: Caller) -> Made:
@@ -63,29 +62,35 @@ async def submit_json(request: ApiRequest, workspace: Workspace, caller: Caller)
     repeatable = once(request, caller, order)
     if repeatable is not None and (earlier := await workspace.store.earlier(repeatable)) is not None:
         return Made(earlier, earlier=True)
-    order = await _with_preferences(order, workspace, caller)
+    asked = await as_preferred(order, workspace, caller, repeatable)
     match source:
         case InDataset():
-            return await _queue_file_of_dataset(source, order, workspace, repeatable)
+            return await _queue_file_of_dataset(source, asked, workspace)
         case Uploaded():
-            return await _queue_finished_upload(source, order, workspace, caller, repeatable)
+            return await _queue_finished_upload(source, asked, workspace, caller)
+        case AtUrl():
+            return await queue_url(source, asked, workspace)
 
 
-def stored_name(filename: str) -> str:
-    """Ours, whatever the client called the file; the ending helps people who look into the folder."""
-    suffix = PurePosixPath(filename).suffix.lower()
-    return f"video{suffix}" if suffix in _SUFFIXES else "video"
+async def as_preferred(order: Order, workspace: Workspace, caller: Caller, repeatable: Idempotency | None) -> Asked:
+    """A caller who says nothing of what to run, or where results go, has perhaps said it before."""
+    preferences, errands = await workspace.store.preferences(caller.id), order.errands
+    if errands.output_directory is None and preferences.output_directory is not None:
+        errands = msgspec.structs.replace(errands, output_directory=Path(preferences.output_directory))
+    if order.preset is None and not order.selected_pipelines:
+        order = msgspec.structs.replace(order, preset=preferences.default_preset)
+    return Asked(order, errands, repeatable)
 
 
-async def _with_preferences(order: AnyOrder, workspace: Workspace, caller: Caller) -> AnyOrder:
-    """A caller who says nothing of what to run has perhaps said it before."""
-    if order.preset is not None or order.selected_pipelines:
-        return order
-    preferences = await workspace.store.preferences(caller.id)
-    return msgspec.structs.replace(order, preset=preferences.default_preset)
+async def queue_url(source: AtUrl, asked: Asked, workspace: Workspace) -> Made:
+    order = asked.order
+    job = await workspace.admit_from_url(
+        source.video_url, order.selection, errands=asked.errands, tags=order.tags, priority=order.priority
+    )
+    return await _submit(workspace, job, asked.repeatable)
 
 
-async def _queue_form(upload: Upload, order: Order, workspace: Workspace, repeatable: Idempotency | None) -> Made:
+async def _queue_form(upload: Upload, asked: Asked, workspace: Workspace) -> Made:
     """The file changes hands: from here on it is the job's, or gone."""
     job_id = new_id("job")
     place = workspace.artifacts.video_folder(job_id) / stored_name(upload.filename)
@@ -93,41 +98,44 @@ async def _queue_form(upload: Upload, order: Order, workspace: Workspace, repeat
         await asyncio.to_thread(_move, upload.path, place)
         syncing = asyncio.create_task(asyncio.to_thread(_sync_folders, place), name="sync")  # while the video is probed
         try:
-            job = await _admit(workspace, place, upload.filename, order, job_id)
+            job = await _admit(workspace, place, upload.filename, asked, job_id)
         finally:
             await syncing
         if upload.sha256 is not None:
             job = msgspec.structs.replace(job, video=msgspec.structs.replace(job.video, sha256=upload.sha256))
-        return await _submit(workspace, job, repeatable)
+        return await _submit(workspace, job, asked.repeatable)
 
 
-async def _queue_file_of_dataset(
-    source: InDataset, order: JsonOrder, workspace: Workspace, repeatable: Idempotency | None
-) -> Made:
+async def _queue_file_of_dataset(source: InDataset, asked: Asked, workspace: Workspace) -> Made:
     dataset = await workspace.store.dataset(source.dataset_id)
     path = await asyncio.to_thread(find_video, dataset, source.path, workspace.settings)
-    job = await workspace.admit(
-        path, path.name, order.selection, owns_video=False, tags=order.tags, priority=order.priority
-    )
-    return await _submit(workspace, job, repeatable)
+    job = await _admit(workspace, path, path.name, asked)
+    return await _submit(workspace, job, asked.repeatable)
 
 
-async def _queue_finished_upload(
-    source: Uploaded, order: JsonOrder, workspace: Workspace, caller: Caller, repeatable: Idempotency | None
-) -> Made:
+async def _queue_finished_upload(source: Uploaded, asked: Asked, workspace: Workspace, caller: Caller) -> Made:
     """The bytes change hands with the row: a job that is refused leaves the upload as it was."""
     with workspace.uploads.held(source.upload_id):
         upload = await workspace.uploads.find(source.upload_id, owner_of(caller))
         job_id = new_id("job")
         place = workspace.artifacts.video_folder(job_id) / stored_name(upload.filename)
         async with removed_unless_queued(workspace, job_id), workspace.uploads.moved(upload, place):
-            job = await _admit(workspace, place, upload.filename, order, job_id)
-            return await _submit(workspace, msgspec.structs.replace(job, upload_id=upload.id), repeatable)
+            job = await _admit(workspace, place, upload.filename, asked, job_id)
+            return await _submit(workspace, msgspec.structs.replace(job, upload_id=upload.id), asked.repeatable)
 
 
-async def _admit(workspace: Workspace, place: Path, filename: str, order: Order, job_id: str) -> NewJob:
+async def _admit(workspace: Workspace, path: Path, filename: str, asked: Asked, job_id: str | None = None) -> NewJob:
+    """With `job_id` the video is the job's own from here on."""
+    order = asked.order
     return await workspace.admit(
-        place, filename, order.selection, owns_video=True, job_id=job_id, tags=order.tags, priority=order.priority
+        path,
+        filename,
+        order.selection,
+        owns_video=job_id is not None,
+        job_id=job_id,
+        tags=order.tags,
+        priority=order.priority,
+        errands=asked.errands,
     )
 
 

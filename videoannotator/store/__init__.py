@@ -9,7 +9,7 @@ away gets LeaseLost, and nothing it wrote afterwards exists.
 from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -26,6 +26,7 @@ from videoannotator.jobs import (
     Job,
     JobStatus,
     NewJob,
+    NewStage,
     Preferences,
     Preset,
     Progress,
@@ -36,6 +37,7 @@ from videoannotator.jobs import (
     StageStatus,
     Token,
     Usage,
+    Video,
 )
 from videoannotator.keeping import OldJob, Receipt
 
@@ -142,6 +144,9 @@ class Store(Protocol):
     async def intervals(self, job_id: str) -> tuple[Interval, ...]:
         """The index over a job's annotations, ordered by onset."""
 
+    async def intervals_by_pipeline(self, job_id: str) -> tuple[tuple[str, Interval], ...]:
+        """The same with the pipeline that found each."""
+
     # -- jobs, from a worker
 
     async def claim(self, worker: str) -> Claim | None:
@@ -181,7 +186,15 @@ class Store(Protocol):
         after a restart. `eased` are parameters that are changed for it. Raises LeaseLost.
         """
 
-    async def finish(self, claim: Claim, *, not_shown: tuple[str, ...] = ()) -> Job:
+    async def note_video(self, claim: Claim, video: Video, path: Path, planned: Sequence[NewStage]) -> Job:
+        """
+        The video that was fetched for a job: of the `planned` stages, those that have nothing to do on it are skipped,
+        and those that the job did not have come in addition. Raises LeaseLost.
+        """
+
+    async def finish(
+        self, claim: Claim, *, not_shown: tuple[str, ...] = (), shortfall: StageError | None = None
+    ) -> Job:
         """
         The job is over, and how follows from its stages: all completed, `completed` and full; some, `completed` and
         partial; none, or nothing but the copy for browsers, `failed`. Sentences on what the Viewer would not show make
@@ -204,6 +217,22 @@ class Store(Protocol):
         `max_attempts` times becomes failed (CRASHED_TOO_OFTEN), one being cancelled becomes cancelled. Call before the
         first claim. `expired_only` leaves alone whose lease still runs.
         """
+
+    # -- who is told
+
+    async def due_callbacks(self, limit: int) -> tuple[Job, ...]:
+        """Jobs that are over and whose callback is due, those that wait longest first."""
+
+    async def note_callback(
+        self,
+        job_id: str,
+        *,
+        state: Literal["waiting", "delivered", "given_up"],
+        next_at: datetime,
+        status: int | None,
+        error: str | None,
+    ) -> None:
+        """One more attempt was made."""
 
     # -- what happens
 

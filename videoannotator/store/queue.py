@@ -20,7 +20,7 @@ from videoannotator.jobs import (
     StageStatus,
     new_id,
 )
-from videoannotator.store import callers, inputs, journal, stages
+from videoannotator.store import callers, errands, inputs, journal, stages
 from videoannotator.store.claims import change_held, held
 from videoannotator.store.rows import as_json, read_job
 
@@ -91,7 +91,14 @@ def remove_slice(connection: sqlite3.Connection, job_id: str) -> bool:
 # -- how it ends
 
 
-def finish(connection: sqlite3.Connection, claim: Claim, *, not_shown: Sequence[str], now: int) -> Job:
+def finish(
+    connection: sqlite3.Connection,
+    claim: Claim,
+    *,
+    not_shown: Sequence[str],
+    shortfall: StageError | None,
+    now: int,
+) -> Job:
     job = held(connection, claim)
     if job.status is JobStatus.CANCELLING:
         raise Conflict(f"Job {job.id} is being cancelled.", code="JOB_BEING_CANCELLED")
@@ -102,7 +109,7 @@ def finish(connection: sqlite3.Connection, claim: Claim, *, not_shown: Sequence[
     completed = {stage.pipeline for stage in job.stages if stage.status is StageStatus.COMPLETED}
     if error is not None and completed <= {BROWSER_COPY}:
         return fail(connection, claim, error, now=now)
-    return _completed(connection, claim, error, now)
+    return _completed(connection, claim, _both(error, shortfall), now)
 
 
 def fail(connection: sqlite3.Connection, claim: Claim, error: StageError, *, now: int) -> Job:
@@ -172,6 +179,7 @@ def _add(connection: sqlite3.Connection, job: NewJob, batch_id: str | None, now:
     seq = _insert_job(connection, job, batch_id, now)
     connection.executemany("INSERT INTO job_tags (tag, job) VALUES (?, ?)", [(tag, seq) for tag in set(job.tags)])
     stages.add(connection, seq, job.stages, now=now)
+    errands.add(connection, seq, job.errands)
     if job.upload_id is not None:
         inputs.use_upload(connection, job.upload_id)
     if job.retry_of is not None:
@@ -224,6 +232,12 @@ def _why_not_full(incomplete: Sequence[Stage], not_shown: Sequence[str]) -> Stag
     codes = {stage.error.code for stage in incomplete if stage.error} or {"VIEWER_CANNOT_SHOW"}
     code = codes.pop() if len(codes) == 1 else "STAGES_FAILED"
     return StageError(code, " ".join(sentences))
+
+
+def _both(error: StageError | None, more: StageError | None) -> StageError | None:
+    if error is None or more is None:
+        return error or more
+    return StageError(error.code, f"{error.message} {more.message}")
 
 
 def _sentence(stage: Stage) -> str:

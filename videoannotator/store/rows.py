@@ -9,7 +9,18 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from videoannotator.errors import NotFound
-from videoannotator.jobs import Job, JobStatus, Provenance, Stage, StageError, StageStatus, Usage, Video
+from videoannotator.jobs import (
+    Callback,
+    Errands,
+    Job,
+    JobStatus,
+    Provenance,
+    Stage,
+    StageError,
+    StageStatus,
+    Usage,
+    Video,
+)
 
 _JOBS = """
 SELECT seq, id, status, video, video_path, owns_video, config, tags, priority, attempts, created_at, started_at,
@@ -23,6 +34,12 @@ SELECT seq, id, status, video, video_path, owns_video, config, tags, priority, a
         'last_error', json(last_error), 'eased', json(eased), 'cached', json(iif(cached, 'true', 'false')),
         'peak_memory_bytes', peak_memory_bytes, 'cpu_seconds', cpu_seconds
     )) FROM stages WHERE job = jobs.seq),
+    (SELECT json_object('video_url', video_url, 'fetched', json(iif(fetched, 'true', 'false')),
+        'output_directory', output_directory, 'db_location', db_location
+    ) FROM errands WHERE job = jobs.seq),
+    (SELECT json_object('url', url, 'state', state, 'attempts', attempts, 'next_at', next_at,
+        'last_attempt_at', last_attempt_at, 'last_status', last_status, 'last_error', last_error
+    ) FROM callbacks WHERE job = jobs.seq),
     {position}
 FROM jobs"""
 
@@ -70,6 +87,8 @@ class JobRow(NamedTuple):
     retry_of: str | None
     cache: int
     stages: str
+    errands: str | None
+    callback: str | None
     queue_position: int | None
 
 
@@ -98,7 +117,29 @@ class _StageRow(msgspec.Struct, frozen=True):
     cached: bool
 
 
+_NONE = Errands()
 _stages = msgspec.json.Decoder(list[_StageRow])
+
+
+class _CallbackRow(msgspec.Struct, frozen=True):
+    url: str
+    state: Literal["waiting", "delivered", "given_up"]
+    attempts: int
+    next_at: int
+    last_attempt_at: int | None
+    last_status: int | None
+    last_error: str | None
+
+
+class _ErrandsRow(msgspec.Struct, frozen=True):
+    video_url: str | None
+    fetched: bool
+    output_directory: str | None
+    db_location: str | None
+
+
+_errands = msgspec.json.Decoder(_ErrandsRow)
+_callback = msgspec.json.Decoder(_CallbackRow)
 _video = msgspec.json.Decoder(Video)
 _tags = msgspec.json.Decoder(tuple[str, ...])
 _configs = msgspec.json.Decoder(dict[str, dict[str, Any]])
@@ -128,7 +169,38 @@ def job_from(row: JobRow) -> Job:
         batch_id=row.batch_id,
         retry_of=row.retry_of,
         cache=bool(row.cache),
+        errands=_errands_from(row),
+        callback=_callback_from(row),
         queue_position=row.queue_position,
+    )
+
+
+def _errands_from(row: JobRow) -> Errands:
+    callback_url = None if row.callback is None else _callback.decode(row.callback).url
+    if row.errands is None:
+        return _NONE if callback_url is None else Errands(callback_url=callback_url)
+    errands = _errands.decode(row.errands)
+    return Errands(
+        video_url=errands.video_url,
+        fetched=errands.fetched,
+        output_directory=None if errands.output_directory is None else Path(errands.output_directory),
+        db_location=None if errands.db_location is None else Path(errands.db_location),
+        callback_url=callback_url,
+    )
+
+
+def _callback_from(row: JobRow) -> Callback | None:
+    if row.callback is None:
+        return None
+    callback = _callback.decode(row.callback)
+    return Callback(
+        url=callback.url,
+        state=callback.state,
+        attempts=callback.attempts,
+        next_at=moment(callback.next_at) if callback.state == "waiting" and callback.next_at else None,
+        last_attempt_at=maybe_moment(callback.last_attempt_at),
+        last_status=callback.last_status,
+        last_error=callback.last_error,
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 
 from videoannotator.batches import BatchInput, BatchPlan, BatchTally, InputState
 from videoannotator.jobs import (
@@ -25,6 +25,7 @@ from videoannotator.jobs import (
     Job,
     JobStatus,
     NewJob,
+    NewStage,
     Preferences,
     Preset,
     Progress,
@@ -34,6 +35,7 @@ from videoannotator.jobs import (
     StageResult,
     Token,
     Usage,
+    Video,
 )
 from videoannotator.keeping import OldJob, Receipt
 from videoannotator.store import (
@@ -44,6 +46,7 @@ from videoannotator.store import (
     batches,
     callers,
     claims,
+    errands,
     events,
     inputs,
     keeping,
@@ -134,6 +137,12 @@ class SqliteStore(Store):
         sql = f"SELECT {', '.join(_ARTIFACT)}, in_zip FROM artifacts {_OF_JOB} ORDER BY name"  # noqa: S608
         return tuple(_artifact(row) for row in await self._database.read(sql, (job_id,)))
 
+    async def intervals_by_pipeline(self, job_id: str) -> tuple[tuple[str, Interval], ...]:
+        columns = "pipeline, kind, onset, duration, label, track"
+        sql = f"SELECT {columns} FROM annotations {_OF_JOB} ORDER BY onset, id"  # noqa: S608
+        rows = await self._database.read(sql, (job_id,))
+        return tuple((pipeline, Interval(*values)) for pipeline, *values in rows)
+
     async def intervals(self, job_id: str) -> tuple[Interval, ...]:
         sql = f"SELECT kind, onset, duration, label, track FROM annotations {_OF_JOB} ORDER BY onset, id"  # noqa: S608
         return tuple(Interval(*row) for row in await self._database.read(sql, (job_id,)))
@@ -172,8 +181,14 @@ class SqliteStore(Store):
         delay = round(delay_seconds * 1000)
         return await self._fenced(stages.put_back, claim, pipeline, error, delay=delay, eased=eased, now=self._now())
 
-    async def finish(self, claim: Claim, *, not_shown: tuple[str, ...] = ()) -> Job:
-        return await self._fenced(queue.finish, claim, not_shown=not_shown, now=self._now())
+    async def note_video(self, claim: Claim, video: Video, path: Path, planned: Sequence[NewStage]) -> Job:
+        await self._fenced(errands.note_video, claim, video=video, path=path, planned=planned, now=self._now())
+        return await self.get(claim.job.id)
+
+    async def finish(
+        self, claim: Claim, *, not_shown: tuple[str, ...] = (), shortfall: StageError | None = None
+    ) -> Job:
+        return await self._fenced(queue.finish, claim, not_shown=not_shown, shortfall=shortfall, now=self._now())
 
     async def fail(self, claim: Claim, error: StageError) -> Job:
         return await self._fenced(queue.fail, claim, error, now=self._now())
@@ -191,6 +206,31 @@ class SqliteStore(Store):
         if taken:
             self._bell.ring()
         return taken
+
+    # -- who is told
+
+    async def due_callbacks(self, limit: int) -> tuple[Job, ...]:
+        rows = await self._database.read(errands.DUE, (self._now(), limit))
+        return tuple([await self.get(job_id) for (job_id,) in rows])
+
+    async def note_callback(
+        self,
+        job_id: str,
+        *,
+        state: Literal["waiting", "delivered", "given_up"],
+        next_at: datetime,
+        status: int | None,
+        error: str | None,
+    ) -> None:
+        await self._database.write(
+            errands.note_attempt,
+            job_id,
+            state=state,
+            next_at=milliseconds(next_at),
+            status=status,
+            error=error,
+            now=self._now(),
+        )
 
     # -- what happens
 

@@ -103,8 +103,11 @@ def put_back(
     return stage
 
 
-def add(connection: sqlite3.Connection, job: int, stages: Sequence[NewStage], *, now: int) -> None:
-    """`job` is the job's seq. What is to be skipped has ended at once; what is carried over begins as pending."""
+def add(connection: sqlite3.Connection, job: int, stages: Sequence[NewStage], *, now: int, first: int = 0) -> None:
+    """
+    `job` is the job's seq, `first` the place of the first of them. What is to be skipped has ended at once; what is
+    carried over begins as pending.
+    """
     connection.executemany(
         """INSERT INTO stages (job, pipeline, position, config, status, finished_at, error_code, error_message)
         VALUES (:job, :pipeline, :position, :config, iif(:code IS NULL, 'pending', 'skipped'),
@@ -119,8 +122,17 @@ def add(connection: sqlite3.Connection, job: int, stages: Sequence[NewStage], *,
                 "message": stage.skip_because.message if stage.skip_because else None,
                 "now": now,
             }
-            for position, stage in enumerate(stages)
+            for position, stage in enumerate(stages, start=first)
         ],
+    )
+
+
+def skip(connection: sqlite3.Connection, job: int, stages: Sequence[NewStage], *, now: int) -> None:
+    """Stages that were queued before it was known that they have nothing to work on. `job` is the job's seq."""
+    connection.executemany(
+        """UPDATE stages SET status = 'skipped', finished_at = ?, error_code = ?, error_message = ?
+        WHERE job = ? AND pipeline = ? AND status = 'pending'""",
+        [(now, s.skip_because.code, s.skip_because.message, job, s.pipeline) for s in stages if s.skip_because],
     )
 
 
