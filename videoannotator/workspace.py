@@ -243,7 +243,7 @@ class Workspace:
         old = await self.store.get(job_id)
         if not old.status.is_final:
             raise Conflict(f"Job {job_id} is {old.status}.", hint="Cancel it first.", code="JOB_NOT_FINISHED")
-        if len(_finished(old)) == len(old.stages) and not from_scratch:
+        if len(_finished(old)) == len(old.stages) and not _perhaps_undelivered(old) and not from_scratch:
             hint = 'Send {"from_scratch": true} to run it again all the same.'
             raise Conflict(f"Every stage of job {job_id} is completed.", hint=hint, code="JOB_SUCCEEDED")
         new = self._again(old, keep=() if from_scratch else _finished(old), cache=old.cache and not from_scratch)
@@ -382,6 +382,11 @@ def is_in_use(folder: Path) -> bool:
 
 def _finished(job: Job) -> tuple[str, ...]:
     return tuple(stage.pipeline for stage in job.stages if stage.status is StageStatus.COMPLETED)
+
+
+def _perhaps_undelivered(job: Job) -> bool:
+    """Results were to go elsewhere, and something about the job was not as it should be."""
+    return job.outcome == "partial" and bool(job.errands.output_directory or job.errands.db_location)
 
 
 def _stage_again(stage: Stage, *, carried_over: bool) -> NewStage:

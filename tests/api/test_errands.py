@@ -407,6 +407,7 @@ async def test_a_database_that_cannot_be_used_is_said_and_loses_nothing(
         after = file.read_bytes()
         file.unlink()
         again = (await server.http.post(f"/api/v1/jobs/{job['id']}/retry")).json()
+        assert "id" in again, again
         mended = await server.ended(again["id"])
 
     assert (ended["status"], ended["outcome"]) == ("completed", "partial")
