@@ -168,5 +168,6 @@ class BatchPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     owner: str | None = None
     """Whose uploads may be used; None means anybody's."""
 
+    cache: bool = True
     skip_done: bool = False
     """Leave out a video whose bytes went through the same stages before."""

@@ -156,6 +156,7 @@ async def submit_batch(
         tags=data.tags,
         priority=data.priority,
         skip_done=data.skip_done,
+        cache=data.cache,
         owner=owner_of(caller),
     )
     await workspace.check(selection_of(plan))

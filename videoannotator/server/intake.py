@@ -32,7 +32,7 @@ log = get_logger(__name__)
 
 
 def selection_of(plan: BatchPlan) -> Selection:
-    return Selection(preset=plan.preset, pipelines=plan.selected_pipelines, config=plan.config)
+    return Selection(preset=plan.preset, pipelines=plan.selected_pipelines, config=plan.config, cache=plan.cache)
 
 
 class Intake:

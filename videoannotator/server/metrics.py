@@ -18,6 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from videoannotator import __version__
+from videoannotator.resources import Sample
 from videoannotator.server.auth import READ
 from videoannotator.store import Tally
 from videoannotator.workspace import Workspace
@@ -72,6 +73,8 @@ class Now(msgspec.Struct, frozen=True, kw_only=True):
     events: int
     free_bytes: int
     total_bytes: int
+    sample: Sample | None
+    paused: bool
 
 
 class _Moment(Collector):
@@ -96,6 +99,9 @@ class _Moment(Collector):
         yield _single("videoannotator_queue_oldest_seconds", "Age of the job that waits longest.", waiting)
         yield _single("videoannotator_storage_free_bytes", "Free space of the disk with the storage.", now.free_bytes)
         yield _single("videoannotator_storage_total_bytes", "Size of that disk.", now.total_bytes)
+        yield _single("videoannotator_queue_paused", "1 while nothing new is begun, for want of space.", now.paused)
+        if now.sample is not None:
+            yield from _machine(now.sample)
         yield _single("videoannotator_http_requests_in_flight", "Requests and streams open now.", self._in_flight)
         events = CounterMetricFamily("videoannotator_events", "Events that happened in this storage directory.")
         events.add_metric((), now.events)
@@ -115,8 +121,26 @@ async def get_metrics(
         events=await workspace.store.last_seq(),
         free_bytes=disk.free,
         total_bytes=disk.total,
+        sample=workspace.resources.latest,
+        paused=not workspace.worker.gate.is_open,
     )
     return Response(await asyncio.to_thread(server_metrics.text, now), media_type=MEDIA_TYPE)
+
+
+def _machine(sample: Sample) -> Iterator[Metric]:
+    """At most SAMPLE_SECONDS old."""
+    yield _single("videoannotator_cpu_share", "Share of all cores that is busy, 0 to 1.", sample.cpu_share)
+    yield _single("videoannotator_memory_used_bytes", "Memory in use on the machine.", sample.memory_used_bytes)
+    yield _single("videoannotator_memory_total_bytes", "Memory of the machine.", sample.memory_total_bytes)
+    yield _single("videoannotator_stages_memory_bytes", "Memory of the stages' processes.", sample.stages_memory_bytes)
+    gpus = {(str(gpu.index), gpu.name): gpu for gpu in sample.gpus}
+    labels = ("gpu", "name")
+    used = {key: gpu.memory_used_bytes for key, gpu in gpus.items()}
+    yield _labelled("videoannotator_gpu_memory_used_bytes", "Memory in use on a GPU.", labels, used)
+    total = {key: gpu.memory_total_bytes for key, gpu in gpus.items()}
+    yield _labelled("videoannotator_gpu_memory_total_bytes", "Memory of a GPU.", labels, total)
+    busy = {key: gpu.busy_share for key, gpu in gpus.items()}
+    yield _labelled("videoannotator_gpu_busy_share", "Share of time that a GPU is busy, 0 to 1.", labels, busy)
 
 
 def _labelled(name: str, about: str, labels: tuple[str, ...], values: Mapping[Any, float]) -> GaugeMetricFamily:
