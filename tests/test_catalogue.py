@@ -105,15 +105,13 @@ def test_both_ends_of_a_range_belong_to_it(value: float, fits: bool) -> None:
     assert (problems_of({"voice_activity": {"threshold": value}}) == {}) is fits
 
 
-def test_an_engine_that_is_not_here_is_refused_with_those_that_are() -> None:
+def test_an_engine_without_its_model_is_refused_with_the_command() -> None:
     """It must not fail at run time."""
     _, (problem,) = CATALOGUE.check(["face_analysis"], {"face_analysis": {"engine": "insightface"}})
 
-    assert (problem.field, problem.code, problem.allowed) == (
-        "face_analysis.engine",
-        "ENGINE_UNAVAILABLE",
-        ("mediapipe",),
-    )
+    assert problem.field == "selected_pipelines"
+    assert "buffalo_l" in problem.message
+    assert "videoannotator models pull buffalo_l" in problem.hint
 
 
 def test_parameters_of_a_pipeline_that_is_not_selected_are_refused() -> None:

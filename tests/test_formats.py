@@ -57,6 +57,12 @@ def write_some_faces(file: Path, faces: tuple[Face, ...] = FACES) -> Path:
     return file
 
 
+TRAITS = (
+    "identity", "pitch", "yaw", "roll", "right_eye_openness", "left_eye_openness", "mouth_openness", "age", "gender",
+    "expression", "expression_score",
+)  # fmt: skip
+
+
 def read_by_pycocotools(file: Path) -> COCO:
     with contextlib.redirect_stdout(io.StringIO()):
         return COCO(str(file))
@@ -211,6 +217,7 @@ def test_tables_begin_with_the_same_columns(tmp_path: Path) -> None:
     assert read_table(tmp_path / "faces.csv")[2] == {
         "onset": "0.24", "duration": "0", "timestamp": "0.24", "frame_number": "6", "track_id": "1",
         "x": "3.0", "y": "2.0", "width": "30.0", "height": "40.0", "score": "0.9",
+        **dict.fromkeys(TRAITS, ""),
     }  # fmt: skip
 
 

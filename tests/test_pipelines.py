@@ -27,7 +27,7 @@ from videoannotator.formats.table import read_table
 from videoannotator.formats.uem import read_uem
 from videoannotator.jobs import BROWSER_COPY
 from videoannotator.pipelines.ahead import ahead
-from videoannotator.pipelines.face_analysis import regions
+from videoannotator.pipelines.faces_mediapipe import regions
 from videoannotator.pipelines.scene_detection import Cut, faster, scenes_between
 from videoannotator.pipelines.tracks import tracked
 from videoannotator.pipelines.voice_activity import Parameters as VoiceParameters

@@ -44,6 +44,40 @@ class Scene(msgspec.Struct, frozen=True):
         return self.end_time - self.start_time
 
 
+class HeadPose(msgspec.Struct, frozen=True):
+    """
+    Degrees, 0 towards the camera: pitch is positive when the face looks down, yaw when it turns to the person's own
+    left, roll when the head leans to the person's own left.
+    """
+
+    pitch: float
+    yaw: float
+    roll: float
+
+
+class Openness(msgspec.Struct, frozen=True):
+    """Height over width, so that distance does not matter; right and left are the person's."""
+
+    right_eye: float
+    left_eye: float
+    mouth: float
+
+
+class Traits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a face looks like to a model; None or empty where it was not asked, or withheld as too uncertain."""
+
+    head_pose: HeadPose | None = None
+    openness: Openness | None = None
+    age: int | None = None
+    """Years."""
+
+    gender: str | None = None
+    """`female` or `male`, the two that the model was trained to tell apart."""
+
+    emotions: tuple[tuple[str, float], ...] = ()
+    """Category and share, which sum to 1."""
+
+
 class Face(msgspec.Struct, frozen=True):
     sample: Sample
     bounding_box: BoundingBox
@@ -51,6 +85,13 @@ class Face(msgspec.Struct, frozen=True):
     track_id: int | None = None
     landmarks: tuple[tuple[float, float], ...] = ()
     """Pixels, (x, y) in the order the engine's model defines."""
+
+    traits: Traits = Traits()
+    identity: int | None = None
+    """Of the person, within the video: tracks that look the same share it."""
+
+    embedding: tuple[float, ...] = ()
+    """A vector of length 1; the cosine between two tells how alike the faces are. Never written to a file."""
 
 
 class Keypoint(msgspec.Struct, frozen=True):

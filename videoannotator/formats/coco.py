@@ -7,7 +7,8 @@ at, also where nobody was found; there are no picture files, `file_name` is what
 The browser client takes the file for faces by `face_id`, wants `annotations` before `images`, and `image_id` a string.
 
 Losses: pixels are rounded to 0.01, seconds to 0.000001, scores to 0.0001. A landmark outside of the frame is written as
-"labelled, not visible" (v = 1). Faces without landmarks read back without them.
+"labelled, not visible" (v = 1). Faces without landmarks read back without them, and
+without their traits.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -127,10 +128,31 @@ def _annotations(video: Video, faces: Sequence[Face], engine: str, landmarks: in
         }
         if face.track_id is not None:
             row |= {"face_id": face.track_id, "track_id": face.track_id}
+        row |= _traits(face)
         if landmarks:
             keypoints = _keypoints(video, face, landmarks)
             row |= {"num_keypoints": sum(v > 0 for v in keypoints[2::3]), "keypoints": keypoints}
         yield row
+
+
+def _traits(face: Face) -> dict[str, Any]:
+    """`attributes` as the browser client reads it; what is not known is left out."""
+    traits, attributes = face.traits, dict[str, Any]()
+    if pose := traits.head_pose:
+        attributes["head_pose"] = {name: round(value, 2) for name, value in msgspec.structs.asdict(pose).items()}
+    if openness := traits.openness:
+        attributes["openness"] = {name: share(value) for name, value in msgspec.structs.asdict(openness).items()}
+    if traits.age is not None:
+        attributes["age"] = traits.age
+    if traits.gender is not None:
+        attributes["gender"] = traits.gender
+    if traits.emotions:
+        attributes["emotions"] = {
+            name: {"score": share(score), "rank": rank, "raw_score": share(score)}
+            for rank, (name, score) in enumerate(traits.emotions, start=1)
+        }
+    row: dict[str, Any] = {} if face.identity is None else {"identity": face.identity}
+    return {**row, "attributes": attributes} if attributes else row
 
 
 def _keypoints(video: Video, face: Face, landmarks: int) -> list[float]:

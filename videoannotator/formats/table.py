@@ -12,12 +12,18 @@ import csv
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
+
 from videoannotator.annotations import Build, Face, Person, Scene, Turn
 from videoannotator.formats.document import pixels, seconds, share
 
 Cell = str | int | float | None
 
 _COMMON = ("onset", "duration", "timestamp", "frame_number", "track_id")
+_TRAITS = (
+    "identity", "pitch", "yaw", "roll", "right_eye_openness", "left_eye_openness", "mouth_openness", "age", "gender",
+    "expression", "expression_score",
+)  # fmt: skip
 _RUNS_AS_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 
 
@@ -54,7 +60,9 @@ def write_scene_table(file: Path, scenes: Iterable[Scene]) -> None:
 
 
 def write_face_table(file: Path, faces: Iterable[Face]) -> None:
-    write_table(file, (*_COMMON, "x", "y", "width", "height", "score"), (_box(face) for face in faces))
+    """Angles in degrees, age in years, openness as height over width; empty where unknown or withheld."""
+    columns = (*_COMMON, "x", "y", "width", "height", "score", *_TRAITS)
+    write_table(file, columns, ((*_box(face), *_traits(face)) for face in faces))
 
 
 def write_person_table(
@@ -89,6 +97,14 @@ def _box(find: Face | Person) -> tuple[Cell, ...]:
     at, box = seconds(find.sample.timestamp), find.bounding_box
     frame = (at, 0, at, find.sample.frame_number, find.track_id)
     return (*frame, pixels(box.x), pixels(box.y), pixels(box.width), pixels(box.height), share(find.score))
+
+
+def _traits(face: Face) -> tuple[Cell, ...]:
+    traits = face.traits
+    pose = [None] * 3 if traits.head_pose is None else [round(v, 2) for v in msgspec.structs.astuple(traits.head_pose)]
+    open_ = [None] * 3 if traits.openness is None else [share(v) for v in msgspec.structs.astuple(traits.openness)]
+    expression = (traits.emotions[0][0], share(traits.emotions[0][1])) if traits.emotions else (None, None)
+    return (face.identity, *pose, *open_, traits.age, traits.gender, *expression)
 
 
 def _person(person: Person, build: Build | None) -> tuple[Cell, ...]:

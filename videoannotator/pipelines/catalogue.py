@@ -213,7 +213,7 @@ def _check_one(pipeline: Declaration, given: Mapping[str, Any]) -> tuple[dict[st
             problems.append(problem)
         else:
             values[name] = float(value) if known[name].type == "number" else value
-    return values, problems + _unusable_engine(pipeline, values)
+    return values, problems + _unusable_engine(pipeline, values) + _not_of_engine(pipeline, values)
 
 
 def _problem(field: str, parameter: Parameter, value: object) -> FieldProblem | None:
@@ -252,6 +252,19 @@ def _range(parameter: Parameter) -> str:
     low = "" if parameter.min is None else f"{parameter.min:g}"
     high = "" if parameter.max is None else f"{parameter.max:g}"
     return f"{low}..{high} {parameter.unit}".rstrip()
+
+
+def _not_of_engine(pipeline: Declaration, values: Mapping[str, Any]) -> list[FieldProblem]:
+    """What is asked of an engine that cannot do it would be left out in silence."""
+    problems = []
+    for parameter in pipeline.parameters:
+        engines = parameter.engines_for(values[parameter.name])
+        if engines and values.get("engine") not in engines:
+            field, needed = f"{pipeline.name}.{parameter.name}", " or ".join(engines)
+            message = f"{field} {values[parameter.name]!r} needs the engine {needed}."
+            hint = f"Set {pipeline.name}.engine to {needed}, or leave {parameter.name} out."
+            problems.append(FieldProblem(field, message, "NOT_A_CHOICE", hint, engines))
+    return problems
 
 
 def _unusable_engine(pipeline: Declaration, values: Mapping[str, Any]) -> list[FieldProblem]:

@@ -12,6 +12,8 @@ Scalar = bool | int | float | str
 class Choice(msgspec.Struct, frozen=True, omit_defaults=True):
     value: str
     label: str = ""
+    engines: tuple[str, ...] = ()
+    """Which engines can do it; empty where all can."""
 
 
 class Parameter(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
@@ -27,6 +29,13 @@ class Parameter(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
     enum: tuple[Choice, ...] = ()
     group: str = ""
     advanced: bool = False
+    engines: tuple[str, ...] = ()
+    """Which engines have it; empty where all have."""
+
+    def engines_for(self, value: object) -> tuple[str, ...]:
+        """Which engines can do what this value asks; empty where all can. Its default asks for nothing."""
+        chosen = next((choice.engines for choice in self.enum if choice.value == value), ())
+        return chosen or (self.engines if value != self.default else ())
 
 
 class Need(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
