@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.cards import Cards
 from tests.stages import Bench, is_alive
 from videoannotator.errors import StageFailed
 from videoannotator.runner.process import Making, Runner, Warmth
@@ -203,3 +204,17 @@ async def test_a_stage_is_told_its_device_and_processes_of_other_devices_are_not
 
     assert ("0", "1") == (on_first["device"], on_second["device"])
     assert on_first["pid"] != on_second["pid"]
+
+
+async def test_a_stage_on_a_gpu_is_over_when_its_memory_is_back(tmp_path: Path) -> None:
+    """A cancelled job whose memory is still held would make the next one fail."""
+    storage_id, cards = secrets.token_hex(8), Cards(one=24)
+    cards.late = 3
+    async with Runner.open(storage_id, cards) as runner:
+        bench = Bench(runner, tmp_path, storage_id)
+        found = await found_by(bench, environ={"CUDA_VISIBLE_DEVICES": "one"})
+        asked = len(cards.asked_for)
+        await found_by(bench, environ={"CUDA_VISIBLE_DEVICES": ""})
+
+    assert 4 == asked == len(cards.asked_for)
+    assert all(found["pid"] in pids for pids in cards.asked_for)

@@ -79,6 +79,18 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     max_concurrent_stages: int = 0
     """Stage processes at the same time; 0 means one for each core, at least two."""
 
+    max_concurrent_gpu_jobs: int = 2
+    """Stages on a GPU at the same time, beside those on the processor; each also waits for its memory there."""
+
+    warm_seconds: float = 60.0
+    """How long a stage process that keeps its models loaded waits for another job; 0 keeps none."""
+
+    warm_stages: int = 20
+    """Stages that such a process serves before it is replaced."""
+
+    warm_growth_bytes: int = 256 * 1024**2
+    """Memory that such a process may hold after a stage beyond what it held after its first; else it is replaced."""
+
     threads_per_stage: int = 0
     """Threads of one stage's libraries; 0 shares the cores among the stages that may run at once."""
 

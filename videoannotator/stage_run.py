@@ -24,11 +24,12 @@ from videoannotator.jobs import Artifact, Claim, ModelFiles, Provenance, Stage, 
 from videoannotator.logs import get_logger
 from videoannotator.notes import Notes
 from videoannotator.pipelines.catalogue import Catalogue
+from videoannotator.pipelines.declaration import Declaration
 from videoannotator.retries import Retry, longest_delay_seconds, next_attempt
 from videoannotator.reuse import Reuse
 from videoannotator.runner.messages import Done, Start
-from videoannotator.runner.process import Limits, Making, Runner
-from videoannotator.scheduler import Scheduler
+from videoannotator.runner.process import Limits, Making, Runner, Warmth
+from videoannotator.scheduler import Need, Place, Scheduler
 from videoannotator.settings import Settings
 from videoannotator.store import Store
 
@@ -54,7 +55,8 @@ def expect(tools: Tools, complete: Mapping[str, Mapping[str, Any]]) -> None:
     """A job with these configurations may come in a moment: where there is room, have its processes load already."""
     if not tools.gate.is_open:
         return
-    for pipeline in tuple(complete)[: max(0, tools.scheduler.free)]:
+    on_processor = [name for name, config in complete.items() if not _need(tools.catalogue.get(name), config).gpu]
+    for pipeline in on_processor[: tools.scheduler.free]:
         environment = tools.catalogue.get(pipeline).engine(complete[pipeline]).environment
         making = Making(
             interpreter=str(tools.catalogue.supplies.environments.interpreter(environment)),
@@ -62,6 +64,7 @@ def expect(tools: Tools, complete: Mapping[str, Mapping[str, Any]]) -> None:
             pipeline=pipeline,
             threads=tools.settings.stage_threads,
             network=tools.settings.stage_network,
+            environ=tuple(Place().environ.items()),
         )
         tools.runner.expect(making)
 
@@ -82,6 +85,7 @@ class StageRun:
 
         cache = tools.cache if claim.job.cache else None
         self._reuse = Reuse(cache, tools.artifacts, self._where, hash_of_video)
+        self._place = Place()
         self._notes: Notes | None = None
         self._log = log.bind(job_id=claim.job.id, stage=stage.pipeline)
         self.is_waiting = False
@@ -138,7 +142,8 @@ class StageRun:
             self.is_waiting = False
 
     async def _attempt(self) -> None:
-        async with self._tools.scheduler.room(), self._tools.gate.work():
+        need = _need(self._tools.catalogue.get(self._stage.pipeline), self._stage.used_config, self._claim.job.priority)
+        async with self._tools.scheduler.room(need, self._wait_for_memory) as self._place, self._tools.gate.work():
             await self._store.start_stage(self._claim, self._stage.pipeline)
             started = time.monotonic()
             try:
@@ -153,6 +158,9 @@ class StageRun:
                 raise
             else:
                 await self._complete(done, sealed, time.monotonic() - started)
+
+    def _wait_for_memory(self, why: str) -> None:
+        self._log.info("stage waits", reason=why)
 
     async def _models(self) -> tuple[ModelFiles, ...]:
         """Verified at this moment. Raises StageFailed where one was removed or damaged since the submission."""
@@ -186,7 +194,24 @@ class StageRun:
                 on_progress=notes.progress,
                 on_log=notes.log,
                 on_usage=notes.usage,
+                warmth=self._warmth(models),
+                environ=self._place.environ,
             )
+
+    def _warmth(self, models: tuple[ModelFiles, ...]) -> Warmth | None:
+        """On what terms the process may stay for another job; None where it pays for nobody."""
+        settings, config = self._tools.settings, self._stage.used_config
+        declaration = self._tools.catalogue.get(self._stage.pipeline)
+        if not declaration.warm or settings.warm_seconds <= 0:
+            return None
+        chosen = [str(config.get(name, "")) for name in ("engine", "model", "device")]
+        return Warmth(
+            loaded=" ".join([declaration.version, *chosen, *(model.sha256 for model in models)]),
+            idle_seconds=settings.warm_seconds,
+            most_stages=settings.warm_stages,
+            most_growth_bytes=settings.warm_growth_bytes,
+            most_waiting=settings.stage_slots,
+        )
 
     def _start(self, folder: Path, models: tuple[ModelFiles, ...]) -> Start:
         job, stage, settings = self._claim.job, self._stage, self._tools.settings
@@ -264,6 +289,12 @@ class StageRun:
             lambda: self._store.fail_stage(self._claim, pipeline, error, seconds=round(seconds, 3), usage=used)
         )
         self._is_over = True
+
+
+def _need(declaration: Declaration, config: Mapping[str, Any], priority: int = 0) -> Need:
+    resources = declaration.resources
+    on_gpu = resources.device == "gpu" and config.get("device", "auto") != "cpu"
+    return Need(priority=priority, gpu=on_gpu, gpu_memory_bytes=resources.gpu_memory_bytes if on_gpu else 0)
 
 
 def _limits(settings: Settings) -> Limits:

@@ -11,6 +11,7 @@ from typing import Any
 
 from videoannotator.artifacts import Artifacts
 from videoannotator.cache import Cache
+from videoannotator.devices import Devices
 from videoannotator.errands.desk import Desk
 from videoannotator.errors import StorageTrouble
 from videoannotator.gate import Gate
@@ -42,6 +43,7 @@ class Worker:
         settings: Settings,
         cache: Cache | None,
         desk: Desk,
+        devices: Devices,
     ) -> None:
         self._tools = Tools(
             store=store,
@@ -50,7 +52,12 @@ class Worker:
             catalogue=catalogue,
             settings=settings,
             cache=cache,
-            scheduler=Scheduler(settings.stage_slots),
+            scheduler=Scheduler(
+                cpu_slots=settings.stage_slots,
+                gpu_slots=settings.max_concurrent_gpu_jobs,
+                devices=devices,
+                make_room=runner.end_warm,
+            ),
             insist=Insistence(),
             gate=Gate(settings.pause_free_bytes),
             desk=desk,

@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,6 +15,7 @@ import msgspec
 
 from videoannotator.artifacts import Artifacts, link_or_copy, storage_trouble, stored_name
 from videoannotator.cache import Cache
+from videoannotator.devices import Devices, Nvml
 from videoannotator.errands.courier import Courier
 from videoannotator.errands.desk import Desk
 from videoannotator.errands.fetch import Fetcher, filename_of
@@ -59,6 +60,7 @@ class Workspace:
         prober: Probers,
         resources: Resources,
         cache: Cache | None,
+        devices: Devices,
     ) -> None:
         self.settings = settings
         self.store = store
@@ -77,6 +79,7 @@ class Workspace:
             settings=settings,
             cache=cache,
             desk=self._desk(),
+            devices=devices,
         )
         self.cache = cache
         self.resources = resources
@@ -86,12 +89,15 @@ class Workspace:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: Settings, *, cache: Cache | None = None) -> AsyncIterator[Self]:
+    async def open(
+        cls, settings: Settings, *, cache: Cache | None = None, devices: Devices | None = None
+    ) -> AsyncIterator[Self]:
         """
         Lock the directory, bring the database up to date, mend what a crash left, and begin to work. Without `cache` it
         is the directory's own, unless the settings turn it off.
 
-        When the block ends no stage process is left, and what was running is pending again.
+        When the block ends no stage process is left, and what was running is pending again. The GPUs are those that
+        NVIDIA's driver knows, unless `devices` are given.
 
         Raises:
             StorageTrouble: the directory is in use, full, not writable, damaged, or of a newer program.
@@ -104,13 +110,21 @@ class Workspace:
         async with AsyncExitStack() as stack:
             opened = SqliteStore.open(folder, lease_seconds=settings.lease_seconds)
             store = await stack.enter_async_context(opened)
-            runner = await stack.enter_async_context(Runner.open(_storage_id(folder)))
+            if devices is None:
+                devices = stack.enter_context(closing(Nvml()))
+            runner = await stack.enter_async_context(Runner.open(_storage_id(folder), devices))
             prober = await stack.enter_async_context(Probers.open(runner))
             resources = await stack.enter_async_context(Resources.open(folder))
             if cache is None and settings.cache == "on":
                 cache = Cache(Artifacts(folder).cache, settings.cache_bytes)
             workspace = cls(
-                settings=settings, store=store, runner=runner, prober=prober, resources=resources, cache=cache
+                settings=settings,
+                store=store,
+                runner=runner,
+                prober=prober,
+                resources=resources,
+                cache=cache,
+                devices=devices,
             )
             resources.tell(lambda sample: workspace.worker.gate.note_free(sample.disk_free_bytes))
             await asyncio.to_thread(workspace.artifacts.prepare)

@@ -114,6 +114,9 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     device: Literal["cpu", "gpu"] = "cpu"
     memory_mb: int
+    gpu_memory_bytes: int = 0
+    """Of a stage on a GPU, at most; it starts when a card has as much free."""
+
     realtime_factor: float
     """Seconds of video in a second, on two laptop cores: a guide, not a promise."""
 
@@ -136,6 +139,10 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     outputs: tuple[DeclaredOutput, ...]
     models: tuple[Model, ...] = ()
     resources: Resources
+    warm: bool = False
+    """Its process may be kept for the next job with the same engine and models: to load them takes longer than it
+    costs to hold them."""
+
     known_limits: tuple[str, ...]
     default_enabled: bool = True
     automatic: bool = False

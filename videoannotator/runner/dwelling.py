@@ -15,6 +15,8 @@ class Dwelling:
     def __init__(self) -> None:
         self._environ = dict(os.environ)
         self._folder = _here()
+        scratch = self._environ.get("TMPDIR")
+        self._scratch_variables = [name for name, value in self._environ.items() if value == scratch]
         self._mask = os.umask(0o077)
         os.umask(self._mask)
 
@@ -25,7 +27,7 @@ class Dwelling:
             log = os.open(start.log, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
             _output_to(log)
         if start.scratch:
-            os.environ["TMPDIR"] = start.scratch
+            os.environ.update(dict.fromkeys(self._scratch_variables, start.scratch))
         tempfile.tempdir = None
 
     def move_out(self) -> None:

@@ -107,6 +107,11 @@ class Group(Generic[M]):
         return self._exit.done()
 
     @property
+    def pids(self) -> frozenset[int]:
+        """Of the first process and of all descendants that were seen."""
+        return frozenset({self.pid, *(member.pid for member in self._family)})
+
+    @property
     def is_quiet(self) -> bool:
         """It lives, and has said nothing that was not heard."""
         return not self.has_left and not self.ear.has_more

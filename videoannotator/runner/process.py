@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
+from videoannotator.devices import Devices
 from videoannotator.errors import StageDied
 from videoannotator.jobs import Usage
 from videoannotator.logs import get_logger
@@ -28,15 +29,30 @@ __all__ = ["Limits", "Making", "Runner", "Warmth"]
 
 T = TypeVar("T")
 
+RELEASE_SECONDS = 5.0
+"""How long the memory of a GPU is waited for when the processes that held it are gone."""
+
+_PAUSE_SECONDS = 0.02
+
 log = get_logger(__name__)
 
 
 class Runner:
     """Runs stages, each in a process group of its own. Made by `open`."""
 
-    def __init__(self, storage_id: str, life: str, guard: Guard, threads: ThreadPoolExecutor, scratch: Path) -> None:
+    def __init__(
+        self,
+        storage_id: str,
+        life: str,
+        guard: Guard,
+        threads: ThreadPoolExecutor,
+        *,
+        scratch: Path,
+        devices: Devices | None,
+    ) -> None:
         self.guard = guard
-        self._standby = Standby()
+        self._standby = Standby(self._end)
+        self._devices = devices
         self._scratch = scratch
         """Where temporary files go before a process has a stage."""
 
@@ -47,9 +63,10 @@ class Runner:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, storage_id: str) -> AsyncIterator[Self]:
+    async def open(cls, storage_id: str, devices: Devices | None = None) -> AsyncIterator[Self]:
         """
-        Kill what an earlier life of this storage directory left, then start the guardian.
+        Kill what an earlier life of this storage directory left, then start the guardian. With `devices` a process
+        that ran on a GPU counts as ended when its memory there is free.
 
         When the block ends, nothing that was started inside it is left.
         """
@@ -61,7 +78,7 @@ class Runner:
             await asyncio.get_running_loop().run_in_executor(threads, remove_earlier_scratch, storage_id)
             async with Guard.open(begin) as guard:
                 scratch = make_scratch(storage_id)
-                runner = cls(storage_id, life, guard, threads, scratch)
+                runner = cls(storage_id, life, guard, threads, scratch=scratch, devices=devices)
                 try:
                     yield runner
                 finally:
@@ -155,10 +172,24 @@ class Runner:
             if resident.stays and warmth:
                 self._standby.put_back(resident, warmth)
             else:
-                try:
-                    await resident.group.end(grace_seconds)
-                finally:
-                    resident.group.close()
+                await self._end(resident, grace_seconds)
+
+    async def _end(self, resident: Resident, grace_seconds: float) -> None:
+        try:
+            await resident.group.end(grace_seconds)
+            if self._devices is not None and resident.making.card:
+                await to_its_end(asyncio.create_task(self._until_released(self._devices, resident.group.pids)))
+        finally:
+            resident.group.close()
+
+    async def _until_released(self, devices: Devices, pids: frozenset[int]) -> None:
+        """Its processes are gone; the driver may need a moment to take back what they held."""
+        deadline = asyncio.get_running_loop().time() + RELEASE_SECONDS
+        while held := await self.in_thread(devices.held_by, pids):
+            if asyncio.get_running_loop().time() > deadline:
+                log.error("memory of a GPU is not given back", held_bytes=held, pids=sorted(pids))
+                return
+            await asyncio.sleep(_PAUSE_SECONDS)
 
     def _begin(self, making: Making, errors: int) -> Group[Message]:
         argv = (making.interpreter, "-P", "-m", "videoannotator.runner.child")

@@ -7,6 +7,7 @@ process like any other, with the same marks, guardian and limits, and ends by it
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -32,6 +33,11 @@ class Making(msgspec.Struct, frozen=True, kw_only=True):
     network: Any
     environ: tuple[tuple[str, str], ...] = ()
     """Variables beside those that every stage has."""
+
+    @property
+    def card(self) -> str:
+        """The GPU that it sees; empty where it sees none."""
+        return dict(self.environ).get("CUDA_VISIBLE_DEVICES", "")
 
 
 class Warmth(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,7 +82,9 @@ class Resident:
 
 
 class Standby:
-    def __init__(self) -> None:
+    def __init__(self, end: Callable[[Resident, float], Awaitable[None]]) -> None:
+        """`end` ends a process, with so many seconds of grace, and closes what belongs to it."""
+        self._end = end
         self._waiting: dict[Resident, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
@@ -129,14 +137,10 @@ class Standby:
 
     def _let_go(self, resident: Resident) -> None:
         watch = self._waiting.pop(resident)
-        ending = asyncio.create_task(_end(resident, watch), name=f"end of stage process {resident.group.pid}")
+        ending = asyncio.create_task(self._see_off(resident, watch), name=f"end of stage process {resident.group.pid}")
         self._ending.add(ending)
         ending.add_done_callback(self._ending.discard)
 
-
-async def _end(resident: Resident, watch: asyncio.Task[None]) -> None:
-    try:
+    async def _see_off(self, resident: Resident, watch: asyncio.Task[None]) -> None:
         await stop(watch)
-        await resident.group.end(0)
-    finally:
-        resident.group.close()
+        await self._end(resident, 0)

@@ -25,7 +25,19 @@ _QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
     "MPLBACKEND": "Agg",
 }
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+_THREADS = (
+    "OMP_NUM_THREADS",  # torch, CTranslate2, ONNX Runtime built with OpenMP
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "OPENCV_FOR_THREADS_NUM",
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+    "RAYON_NUM_THREADS",
+)
+"""Each library would take all cores for itself, and stages that run side by side would fight over them."""
+
 _CACHES = ("TMPDIR", "TORCH_HOME", "MPLCONFIGDIR")
 """Folders that libraries make and write into."""
 

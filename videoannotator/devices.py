@@ -1,0 +1,98 @@
+"""
+The GPUs of this machine: how much of their memory is free, and what a process still holds.
+
+`Devices` is what the scheduler and the runner need to know; `Nvml` asks NVIDIA's driver. Calls block, the first one for
+as long as the driver takes to wake: call them in a thread.
+"""
+
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any, Protocol
+
+import msgspec
+
+from videoannotator.logs import get_logger
+
+log = get_logger(__name__)
+
+
+class Card(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    """As CUDA_VISIBLE_DEVICES takes it."""
+
+    free_bytes: int
+    total_bytes: int
+
+
+class Devices(Protocol):
+    def cards(self) -> tuple[Card, ...]:
+        """As they are now; none where there is no GPU, or nobody who could tell."""
+
+    def held_by(self, pids: Iterable[int]) -> int:
+        """Bytes of GPU memory that these processes hold; 0 too where the driver does not say whose memory is whose."""
+
+
+class Nvml(Devices):
+    """In a container the driver may know processes by other numbers, or not at all: then `held_by` is 0."""
+
+    def __init__(self) -> None:
+        self.why_none = ""
+        """Why there are no cards; empty where there are some, or nobody has asked yet."""
+
+        self._nvml: Any = None
+        self._handles: tuple[Any, ...] = ()
+        self._asked = False
+
+    def cards(self) -> tuple[Card, ...]:
+        self._open()
+        try:
+            return tuple(self._card(handle) for handle in self._handles)
+        except self._errors() as exc:
+            self._give_up(f"the driver does not answer any more: {exc}")
+            return ()
+
+    def held_by(self, pids: Iterable[int]) -> int:
+        self._open()
+        wanted = frozenset(pids)
+        try:
+            users = [user for handle in self._handles for user in self._users(handle)]
+        except self._errors() as exc:
+            self._give_up(f"the driver does not answer any more: {exc}")
+            return 0
+        return sum(user.usedGpuMemory or 1 for user in users if user.pid in wanted)
+
+    def close(self) -> None:
+        if self._nvml is not None:
+            with suppress(*self._errors()):
+                self._nvml.nvmlShutdown()
+        self._nvml, self._handles = None, ()
+
+    def _open(self) -> None:
+        if self._asked:
+            return
+        self._asked = True
+        import pynvml
+
+        try:
+            pynvml.nvmlInit()
+            self._nvml = pynvml
+            self._handles = tuple(pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount()))
+        except pynvml.NVMLError as exc:
+            self._give_up(str(exc))
+
+    def _give_up(self, why: str) -> None:
+        self.why_none = why
+        self._handles = ()
+        log.info("no GPU is used: stages run on the processor", reason=why)
+
+    def _card(self, handle: Any) -> Card:
+        memory = self._nvml.nvmlDeviceGetMemoryInfo(handle)
+        name = self._nvml.nvmlDeviceGetUUID(handle)
+        text = name.decode() if isinstance(name, bytes) else str(name)
+        return Card(name=text, free_bytes=int(memory.free), total_bytes=int(memory.total))
+
+    def _users(self, handle: Any) -> list[Any]:
+        return [*self._nvml.nvmlDeviceGetComputeRunningProcesses(handle)]
+
+    def _errors(self) -> tuple[type[Exception], ...]:
+        return () if self._nvml is None else (self._nvml.NVMLError,)
