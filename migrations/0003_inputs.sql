@@ -39,3 +39,30 @@ CREATE TABLE callbacks (
 ) STRICT;
 
 CREATE INDEX callbacks_waiting ON callbacks (next_at) WHERE state = 'waiting';
+
+-- The latest look at a dataset's directory, and what it found.
+CREATE TABLE scans (
+    dataset_id TEXT PRIMARY KEY REFERENCES datasets (id) ON DELETE CASCADE,
+    number INTEGER NOT NULL CHECK (number > 0),
+    state TEXT NOT NULL CHECK (state IN ('running', 'completed', 'failed', 'interrupted')),
+    found INTEGER NOT NULL DEFAULT 0,
+    looked_at INTEGER NOT NULL DEFAULT 0 CHECK (looked_at <= found),
+    started_at INTEGER NOT NULL,
+    finished_at INTEGER,
+    message TEXT,
+    CHECK ((state = 'running') = (finished_at IS NULL))
+) STRICT;
+
+CREATE TABLE dataset_videos (
+    dataset_id TEXT NOT NULL REFERENCES datasets (id) ON DELETE CASCADE,
+    path TEXT NOT NULL, -- below the dataset's directory
+    scan INTEGER NOT NULL, -- the number of the scan that saw it last
+    size_bytes INTEGER NOT NULL,
+    modified_ns INTEGER NOT NULL,
+    video TEXT CHECK (video IS NULL OR json_valid(video)),
+    error_code TEXT,
+    error_message TEXT,
+    PRIMARY KEY (dataset_id, path),
+    CHECK ((video IS NULL) = (error_code IS NOT NULL)),
+    CHECK ((error_code IS NULL) = (error_message IS NULL))
+) STRICT, WITHOUT ROWID;

@@ -32,12 +32,13 @@ MANIFEST = "manifest.json"
 _BLOCK = 1 << 20
 _FICLONE = 0x40049409
 """Of ioctl(2) on Linux: share the blocks of another file. Other systems answer with an error."""
-_SUFFIXES = frozenset(
+VIDEO_SUFFIXES = frozenset(
     (
         *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv"),
         *(".ts", ".webm", ".wmv", ".flac", ".m4a", ".mp3", ".ogg", ".wav"),
     )
 )
+"""Endings that files with pictures or sound have."""
 
 
 class Artifacts:
@@ -175,7 +176,7 @@ class Artifacts:
 def stored_name(filename: str) -> str:
     """Of a video: ours, whatever its owner called it; the ending helps people who look into the folder."""
     suffix = PurePosixPath(filename).suffix.lower()
-    return f"video{suffix}" if suffix in _SUFFIXES else "video"
+    return f"video{suffix}" if suffix in VIDEO_SUFFIXES else "video"
 
 
 def manifest(job: Job, artifacts: Sequence[Artifact]) -> dict[str, Any]:

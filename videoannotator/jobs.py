@@ -523,6 +523,31 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
 
 
+class Scan(msgspec.Struct, frozen=True, kw_only=True):
+    """A look at a dataset's directory. `looked_at` of the `found` files are listed already."""
+
+    dataset_id: str
+    number: int
+    state: Literal["running", "completed", "failed", "interrupted"]
+    found: int
+    looked_at: int
+    started_at: datetime
+    finished_at: datetime | None = None
+    message: str | None = None
+
+
+class DatasetVideo(msgspec.Struct, frozen=True, kw_only=True):
+    """A file below a dataset's directory; `video` where it can be read, `error` where it cannot."""
+
+    path: str
+    """Relative to the directory."""
+
+    size_bytes: int
+    modified_ns: int
+    video: Video | None = None
+    error: StageError | None = None
+
+
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """Jobs submitted as one."""
 

@@ -29,6 +29,7 @@ from videoannotator.presets import DEFAULT_PRESET, builtin_presets
 from videoannotator.resources import Resources
 from videoannotator.runner.probers import Probers
 from videoannotator.runner.process import Runner
+from videoannotator.scans import Scans
 from videoannotator.settings import Settings
 from videoannotator.store import Store
 from videoannotator.store.lock import only_one
@@ -68,6 +69,7 @@ class Workspace:
         self.prober = prober
         self.catalogue = Catalogue.of(settings)
         self.artifacts = Artifacts(settings.storage_dir)
+        self.scans = Scans(store, prober)
         self.policy = Policy(settings.outbound_allowed)
         self.uploads = Uploads(self.artifacts.uploads, store, settings)
         self._builtin_presets = builtin_presets()
@@ -133,6 +135,8 @@ class Workspace:
             left = await asyncio.to_thread(workspace.artifacts.job_ids)
             await workspace.worker.recover()
             await workspace.uploads.settle()
+            await workspace.scans.settle()
+            stack.push_async_callback(workspace.scans.close)
             stack.push_async_callback(_stop, asyncio.create_task(workspace._work(), name="worker"))
             stack.push_async_callback(_stop, asyncio.create_task(workspace.uploads.sweep(), name="expired uploads"))
             sweeping = Upkeep(store, workspace.artifacts).run(settings.retention_days)

@@ -5,16 +5,17 @@ import os
 import stat
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated, Literal
 
 import msgspec
 from litestar import Response, delete, get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, JSONBody
+from litestar.params import FromPath, JSONBody, QueryParameter
 
 from videoannotator.errors import FieldProblem, InvalidConfig
-from videoannotator.jobs import Dataset, new_id
+from videoannotator.jobs import Dataset, DatasetVideo, Scan, StageError, new_id
 from videoannotator.nofollow import are_plain, open_inside
-from videoannotator.server.auth import READ, WRITE, Caller
+from videoannotator.server.auth import READ, WRITE, Caller, limited
 from videoannotator.settings import Settings
 from videoannotator.workspace import Workspace
 
@@ -35,6 +36,48 @@ class DatasetAnswer(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tru
 class DatasetList(msgspec.Struct, frozen=True):
     datasets: tuple[DatasetAnswer, ...]
     total: int
+
+
+class ScanAnswer(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A look at the directory; `looked_at` of the `found` files are in the list already."""
+
+    state: Literal["running", "completed", "failed", "interrupted"]
+    found: int
+    looked_at: int
+    unreadable: int
+    started_at: datetime
+    finished_at: datetime | None = None
+    message: str | None = None
+
+
+class DatasetVideoAnswer(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    path: str
+    """Relative to the dataset's directory: what a job names."""
+
+    size_bytes: int
+    readable: bool
+    duration_seconds: float | None = None
+    container: str | None = None
+    width: int | None = None
+    height: int | None = None
+    rotation_degrees: int | None = None
+    frame_rate: float | None = None
+    variable_frame_rate: bool | None = None
+    frame_count: int | None = None
+    video_codec: str | None = None
+    audio_codec: str | None = None
+    has_audio: bool | None = None
+    error: StageError | None = None
+    """Why it cannot be read."""
+
+
+class DatasetVideoList(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    videos: tuple[DatasetVideoAnswer, ...]
+    total: int
+    page: int
+    per_page: int
+    scan: ScanAnswer | None = None
+    """Left out where there was none yet."""
 
 
 @post("/api/v1/datasets", opt=WRITE)
@@ -67,6 +110,36 @@ async def get_dataset(
 async def delete_dataset(workspace: NamedDependency[Workspace], dataset_id: FromPath[str]) -> None:
     """The videos stay where they are, and so do the jobs made from them."""
     await workspace.store.remove_dataset(dataset_id)
+
+
+@post("/api/v1/datasets/{dataset_id:str}/videos/scan", status_code=202, opt=limited(WRITE, "submissions"))
+async def scan_dataset(workspace: NamedDependency[Workspace], dataset_id: FromPath[str]) -> ScanAnswer:
+    """Look for videos below the dataset's directory, and at each of them, in the background."""
+    dataset = await workspace.store.dataset(dataset_id)
+    await asyncio.to_thread(checked_base, str(dataset.base_path), workspace.settings)
+    return _scan(await workspace.scans.begin(dataset), 0)
+
+
+@get("/api/v1/datasets/{dataset_id:str}/videos", opt=READ)
+async def list_dataset_videos(
+    *,
+    workspace: NamedDependency[Workspace],
+    dataset_id: FromPath[str],
+    page: Annotated[int, QueryParameter(ge=1, le=1_000_000_000)] = 1,
+    per_page: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
+) -> DatasetVideoList:
+    """What the latest scan has found, by path; what cannot be read says why."""
+    await workspace.store.dataset(dataset_id)
+    total, unreadable = await workspace.store.count_dataset_videos(dataset_id)
+    videos = await workspace.store.dataset_videos(dataset_id, limit=per_page, offset=(page - 1) * per_page)
+    scan = await workspace.store.scan(dataset_id)
+    return DatasetVideoList(
+        videos=tuple(_describe_video(video) for video in videos),
+        total=total,
+        page=page,
+        per_page=per_page,
+        scan=None if scan is None else _scan(scan, unreadable),
+    )
 
 
 def find_video(dataset: Dataset, relative: str, settings: Settings) -> Path:
@@ -117,4 +190,38 @@ def _describe(dataset: Dataset, caller: Caller) -> DatasetAnswer:
     return DatasetAnswer(id=dataset.id, name=dataset.name, created_at=dataset.created_at, base_path=path)
 
 
-ROUTES = [add_dataset, list_datasets, get_dataset, delete_dataset]
+def _scan(scan: Scan, unreadable: int) -> ScanAnswer:
+    return ScanAnswer(
+        state=scan.state,
+        found=scan.found,
+        looked_at=scan.looked_at,
+        unreadable=unreadable,
+        started_at=scan.started_at,
+        finished_at=scan.finished_at,
+        message=scan.message,
+    )
+
+
+def _describe_video(found: DatasetVideo) -> DatasetVideoAnswer:
+    video = found.video
+    if video is None:
+        return DatasetVideoAnswer(path=found.path, size_bytes=found.size_bytes, readable=False, error=found.error)
+    return DatasetVideoAnswer(
+        path=found.path,
+        size_bytes=found.size_bytes,
+        readable=True,
+        duration_seconds=video.duration_seconds,
+        container=video.container,
+        width=video.width,
+        height=video.height,
+        rotation_degrees=video.rotation_degrees,
+        frame_rate=video.frame_rate,
+        variable_frame_rate=video.variable_frame_rate,
+        frame_count=video.frame_count,
+        video_codec=video.video_codec,
+        audio_codec=video.audio_codec,
+        has_audio=video.has_audio,
+    )
+
+
+ROUTES = [add_dataset, list_datasets, get_dataset, delete_dataset, scan_dataset, list_dataset_videos]

@@ -19,6 +19,7 @@ from videoannotator.jobs import (
     Batch,
     Claim,
     Dataset,
+    DatasetVideo,
     Event,
     Heard,
     Idempotency,
@@ -31,6 +32,7 @@ from videoannotator.jobs import (
     Preset,
     Progress,
     ResumableUpload,
+    Scan,
     Stage,
     StageError,
     StageResult,
@@ -322,6 +324,31 @@ class Store(Protocol):
 
     async def remove_upload(self, upload_id: str) -> None:
         """Raises NotFound (UPLOAD_NOT_FOUND)."""
+
+    # -- scans of datasets
+
+    async def begin_scan(self, dataset_id: str) -> Scan:
+        """Raises NotFound (DATASET_NOT_FOUND), Conflict (SCAN_RUNNING)."""
+
+    async def scan(self, dataset_id: str) -> Scan | None:
+        """The latest; None where there was none."""
+
+    async def note_scanned(self, dataset_id: str, number: int, found: int, videos: Sequence[DatasetVideo]) -> None:
+        """Raises NotFound (DATASET_NOT_FOUND)."""
+
+    async def end_scan(
+        self, dataset_id: str, number: int, state: Literal["completed", "failed"], message: str | None
+    ) -> None: ...
+
+    async def interrupt_scans(self) -> None: ...
+
+    async def dataset_videos(
+        self, dataset_id: str, *, limit: int | None = None, offset: int = 0
+    ) -> tuple[DatasetVideo, ...]:
+        """Ordered by path."""
+
+    async def count_dataset_videos(self, dataset_id: str) -> tuple[int, int]:
+        """All, and those that cannot be read."""
 
     # -- batches
 

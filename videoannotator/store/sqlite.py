@@ -18,6 +18,7 @@ from videoannotator.jobs import (
     Batch,
     Claim,
     Dataset,
+    DatasetVideo,
     Event,
     Heard,
     Idempotency,
@@ -30,6 +31,7 @@ from videoannotator.jobs import (
     Preset,
     Progress,
     ResumableUpload,
+    Scan,
     Stage,
     StageError,
     StageResult,
@@ -52,6 +54,7 @@ from videoannotator.store import (
     keeping,
     nouns,
     queue,
+    scanned,
     stages,
 )
 from videoannotator.store.bell import Bell
@@ -329,6 +332,38 @@ class SqliteStore(Store):
 
     async def remove_upload(self, upload_id: str) -> None:
         await self._database.write(inputs.remove_upload, upload_id)
+
+    async def begin_scan(self, dataset_id: str) -> Scan:
+        await self._database.write(scanned.begin, dataset_id, now=self._now())
+        ((*row,),) = await self._database.read(f"{scanned.SCANS} WHERE dataset_id = ?", (dataset_id,))
+        return scanned.scan_from(row)
+
+    async def scan(self, dataset_id: str) -> Scan | None:
+        rows = await self._database.read(f"{scanned.SCANS} WHERE dataset_id = ?", (dataset_id,))
+        return scanned.scan_from(rows[0]) if rows else None
+
+    async def note_scanned(self, dataset_id: str, number: int, found: int, videos: Sequence[DatasetVideo]) -> None:
+        await self._database.write(scanned.note, dataset_id, number, found, videos)
+
+    async def end_scan(
+        self, dataset_id: str, number: int, state: Literal["completed", "failed"], message: str | None
+    ) -> None:
+        await self._database.write(scanned.end, dataset_id, number, state, message, now=self._now())
+
+    async def interrupt_scans(self) -> None:
+        await self._database.write(scanned.interrupt, now=self._now())
+
+    async def dataset_videos(
+        self, dataset_id: str, *, limit: int | None = None, offset: int = 0
+    ) -> tuple[DatasetVideo, ...]:
+        sql = f"{scanned.VIDEOS} WHERE dataset_id = ? ORDER BY path LIMIT ? OFFSET ?"
+        rows = await self._database.read(sql, (dataset_id, -1 if limit is None else limit, offset))
+        return tuple(scanned.video_from(row) for row in rows)
+
+    async def count_dataset_videos(self, dataset_id: str) -> tuple[int, int]:
+        sql = "SELECT count(*), count(error_code) FROM dataset_videos WHERE dataset_id = ?"
+        ((total, unreadable),) = await self._database.read(sql, (dataset_id,))
+        return total, unreadable
 
     async def batch(self, batch_id: str) -> Batch:
         rows = await self._database.read(f"{nouns.BATCHES} WHERE id = ?", (batch_id,))
