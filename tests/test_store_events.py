@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.sample_jobs import new_job
+from videoannotator.jobs import Event, Progress, StageError
 from videoannotator.store.database import Database
 from videoannotator.store.events import Tail
 from videoannotator.store.sqlite import SqliteStore
@@ -217,3 +218,66 @@ async def test_followers_end_when_the_store_closes(tmp_path: Path) -> None:
         await asyncio.sleep(0)
 
     assert await asyncio.wait_for(follower, 0.5) == []
+
+
+async def test_a_job_that_has_ended_keeps_first_and_last_progress_and_everything_else(store: SqliteStore) -> None:
+    """An hour of one stage would else be 10 MB for ever; what happened is still told, in order and once."""
+    (job, other) = await store.add(new_job(), new_job())
+    claim, neighbour = await store.claim("worker"), await store.claim("worker")
+    assert claim is not None
+    assert neighbour is not None
+    pipeline = job.stages[0].pipeline
+    for held in (claim, neighbour):
+        await store.start_stage(held, pipeline)
+        for second in range(1, 41):
+            await store.note_progress(held, pipeline, Progress(float(second), 50.0))
+            if second == 20:
+                await store.log(held, pipeline, "info", "half way")
+    await store.thin_progress(job.id)
+    untouched = [event.seq for event in await told_until(store, await store.last_seq()) if event.job_id == job.id]
+    live = store.follow(after=untouched[3], job_id=job.id)
+    await store.fail(claim, StageError("TEST", "It ends."))
+
+    await store.thin_progress(job.id)
+
+    last = await store.last_seq()
+    told = [event for event in await told_until(store, last) if event.job_id == job.id]
+    updates = [event for event in told if event.type == "job.update" and "stage" in event.data]
+    reports = [e.data["stage"]["progress"] for e in updates if e.data["stage"]["status"] == "running"]
+    assert len(untouched) == 44
+    assert reports == [0.0, 0.8]
+    others = [event.type for event in told if event not in updates]
+    assert others == ["job.update", "job.update", "job.log", "job.error"]
+    assert [event.data["message"] for event in told if event.type == "job.log"] == ["half way"]
+    assert len([event for event in await told_until(store, last) if event.job_id == other.id]) == 44
+    assert [(await anext(live)).seq for _ in range(5)] == untouched[4:9]
+    await live.aclose()
+
+
+@pytest.mark.slow
+async def test_thinning_takes_slices(store: SqliteStore) -> None:
+    """More than one slice's worth: no other write may wait for all of it."""
+    (job,) = await store.add(new_job())
+    claim = await store.claim("worker")
+    assert claim is not None
+    pipeline = job.stages[0].pipeline
+    await store.start_stage(claim, pipeline)
+    reports = (store.note_progress(claim, pipeline, Progress(n / 100, 50.0)) for n in range(1, 4501))
+    await asyncio.gather(*reports)
+    await store.fail(claim, StageError("TEST", "It ends."))
+
+    await store.thin_progress(job.id)
+
+    told = await told_until(store, await store.last_seq())
+    assert [e.data["stage"]["progress"] for e in told if "stage" in e.data] == [0.0, 0.9]
+
+
+async def told_until(store: SqliteStore, last: int) -> list[Event]:
+    """All there is in the database, whatever is in memory."""
+    events: list[Event] = []
+    async with Tail.open(store._database) as fresh, aclosing(fresh.follow(0, None, None)) as following:
+        async for event in following:
+            events.append(event)
+            if event.seq == last:
+                return events
+    return events

@@ -60,6 +60,7 @@ class JobRun:
         except Exception as bug:
             self._log.exception("a bug of ours in one job")
             await self._fail(StageError("INTERNAL_ERROR", f"The server failed on this job: {type(bug).__name__}."))
+        await self._thin_progress()
 
     async def _until_an_ending(self) -> None:
         stages = asyncio.create_task(self._run_stages(), name=f"stages of {self._claim.job.id}")
@@ -162,6 +163,12 @@ class JobRun:
     async def _finish_cancelled(self) -> None:
         ended = await self._insist(lambda: self._store.finish_cancelled(self._claim))
         self._log.info("job cancelled", stopped_after_seconds=ended.stopped_after_seconds)
+
+    async def _thin_progress(self) -> None:
+        try:
+            await self._store.thin_progress(self._claim.job.id)
+        except StorageTrouble as trouble:
+            self._log.warning("the job's progress stays in the database until the job goes", reason=str(trouble))
 
     async def _give_back(self) -> None:
         try:

@@ -210,6 +210,12 @@ class Store(Protocol):
     async def finish_cancelled(self, claim: Claim) -> Job:
         """Everything the job had started is gone. Raises LeaseLost."""
 
+    async def thin_progress(self, job_id: str) -> None:
+        """
+        Forget what a job that has ended reported between each stage's first report and its last. Every other event
+        stays, and a replay tells what is left in order. Nothing happens to a job that goes on.
+        """
+
     async def give_back(self, claim: Claim) -> None:
         """The server stops: pending again, or cancelled if that was asked; the attempt does not count."""
 

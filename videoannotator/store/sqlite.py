@@ -62,6 +62,7 @@ from videoannotator.store.database import Database
 from videoannotator.store.events import Tail
 from videoannotator.store.listing import page_of
 from videoannotator.store.rows import JOB, maybe_moment, milliseconds, only_job
+from videoannotator.store.thinning import Place, thin_slice
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -198,6 +199,11 @@ class SqliteStore(Store):
 
     async def finish_cancelled(self, claim: Claim) -> Job:
         return await self._fenced(queue.finish_cancelled, claim, now=self._now())
+
+    async def thin_progress(self, job_id: str) -> None:
+        place: Place | None = Place()
+        while place is not None:
+            place = await self._database.write(thin_slice, job_id, place)
 
     async def give_back(self, claim: Claim) -> None:
         await self._fenced(queue.give_back, claim, now=self._now())
