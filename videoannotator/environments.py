@@ -194,7 +194,7 @@ def _sync(project: Project, folder: Path, *, offline: bool) -> None:
     command = [_uv(), "sync", "--frozen", "--no-install-project", "--compile-bytecode", *group, "--python", version]
     try:
         done = subprocess.run(
-            [*command, "--project", str(project.folder), *(("--offline",) if offline else ())],
+            [*command, "--project", str(project.folder), *_options(offline=offline)],
             env=_clean(os.environ) | {"UV_PROJECT_ENVIRONMENT": str(folder.absolute() / "venv")},
             check=False,
         )
@@ -203,6 +203,11 @@ def _sync(project: Project, folder: Path, *, offline: bool) -> None:
     if done.returncode != 0:
         hint = "Its message is above. What has come is kept: run it again."
         raise InstallFailed(f"uv ended with exit status {done.returncode}.", hint=hint)
+
+
+def _options(*, offline: bool) -> list[str]:
+    """On a terminal uv shows bars; elsewhere it would name each of 140 packages."""
+    return ["--offline"] * offline + ["--quiet"] * (not sys.stderr.isatty())
 
 
 def _uv() -> str:

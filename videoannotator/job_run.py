@@ -7,6 +7,8 @@ Whoever cancels it gets it back only when no stage of it is left and it is pendi
 import asyncio
 import threading
 import time
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from videoannotator.artifacts import sha256
@@ -35,6 +37,8 @@ class JobRun:
         self._fetching = False
         self._shortfall: StageError | None = None
         self._at_work: dict[asyncio.Task[None], StageRun] = {}
+        self._ended: dict[str, asyncio.Event] = {}
+        """Of each pipeline that is to run now: set when it has ended, well or not."""
 
     @property
     def is_waiting(self) -> bool:
@@ -84,12 +88,20 @@ class JobRun:
         try:
             async with asyncio.TaskGroup() as group:
                 self._hashing = group.create_task(self._hash_video(), name=f"hash of {job.id}")
-                for stage in job.stages:
-                    if not stage.status.is_final:
-                        run = StageRun(self._tools, self._claim, stage, hash_of_video=self._hash_of_video)
-                        task = group.create_task(run.work(), name=f"{stage.pipeline} of {job.id}")
-                        self._at_work[task] = run
-                        task.add_done_callback(self._at_work.__delitem__)
+                to_run = [stage for stage in job.stages if not stage.status.is_final]
+                self._ended = {stage.pipeline: asyncio.Event() for stage in to_run}
+                for stage in to_run:
+                    run = StageRun(
+                        self._tools,
+                        self._claim,
+                        stage,
+                        hash_of_video=self._hash_of_video,
+                        until_ended=self._until_ended,
+                    )
+                    task = group.create_task(run.work(), name=f"{stage.pipeline} of {job.id}")
+                    self._at_work[task] = run
+                    task.add_done_callback(self._at_work.__delitem__)
+                    task.add_done_callback(partial(_set, self._ended[stage.pipeline]))
         except ExceptionGroup as several:
             raise several.exceptions[0] from several
         await self._take_out()
@@ -109,6 +121,12 @@ class JobRun:
         job = await self._store.get(self._claim.job.id)
         await self._write_manifest(job)
         self._shortfall = await self._tools.desk.take_out(job)
+
+    async def _until_ended(self, pipelines: Iterable[str]) -> None:
+        """Those of them that are to run in this job have ended."""
+        for pipeline in pipelines:
+            if pipeline in self._ended:
+                await self._ended[pipeline].wait()
 
     async def _hash_of_video(self) -> str | None:
         await asyncio.wait({self._hashing})
@@ -200,3 +218,7 @@ async def end(tasks: set[asyncio.Task[Any]]) -> None:
         task.cancel()
     if tasks:
         await asyncio.wait(tasks)
+
+
+def _set(event: asyncio.Event, _: object) -> None:
+    event.set()

@@ -6,7 +6,7 @@ Whoever cancels it gets it back only when nothing of it is left: no process, no 
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,13 @@ class StageRun:
     """One stage of one claimed job."""
 
     def __init__(
-        self, tools: Tools, claim: Claim, stage: Stage, *, hash_of_video: Callable[[], Awaitable[str | None]]
+        self,
+        tools: Tools,
+        claim: Claim,
+        stage: Stage,
+        *,
+        hash_of_video: Callable[[], Awaitable[str | None]],
+        until_ended: Callable[[Iterable[str]], Awaitable[None]],
     ) -> None:
         self._tools = tools
         self._claim = claim
@@ -91,11 +97,16 @@ class StageRun:
         self.is_waiting = False
         """Nothing of it runs, and it wants no slot: its next attempt is to come."""
 
+        self._until_ended = until_ended
+        self._earlier: tuple[Artifact, ...] = ()
+        """What the pipelines made that this one comes after."""
+
         self._is_over = False
         self._fingerprint: str | None = None
 
     async def work(self) -> None:
         """Attempt after attempt, until the stage has ended for good. Raises LeaseLost."""
+        await self._until_others_have_ended()
         while not self._is_over:
             await self._until_its_time()
             self._fingerprint = await asyncio.to_thread(self._fingerprint_now)
@@ -103,6 +114,18 @@ class StageRun:
                 await self._serve(earlier)
             else:
                 await self._attempt()
+
+    async def _until_others_have_ended(self) -> None:
+        after = self._tools.catalogue.get(self._stage.pipeline).after
+        if not after:
+            return
+        self.is_waiting = True
+        try:
+            await self._until_ended(after)
+        finally:
+            self.is_waiting = False
+        made = await self._store.artifacts(self._claim.job.id)
+        self._earlier = tuple(artifact for artifact in made if artifact.pipeline in after)
 
     def _fingerprint_now(self) -> str | None:
         """None where a model or the environment is missing now; the attempt says so."""
@@ -120,6 +143,7 @@ class StageRun:
             code=catalogue.code_of(pipeline),
             config=config,
             models=models,
+            earlier=self._earlier,
             max_lost_frames=self._tools.settings.max_lost_frames,
             interpreter=interpreter,
         )
@@ -230,6 +254,7 @@ class StageRun:
             network=settings.stage_network,
             environment=self._environment(),
             models=models,
+            earlier={made.name: str(self._artifacts.results(job.id) / made.name) for made in self._earlier},
         )
 
     async def _complete(self, done: Done, sealed: tuple[Artifact, ...], seconds: float) -> None:

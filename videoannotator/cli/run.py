@@ -44,7 +44,9 @@ def annotate(
     """
     configure_for_a_command()
     with _scratch(output) as folder, show:
-        settings = load_settings({"storage_dir": folder, "browser_copy": browser_copy})
+        usual = load_settings()
+        places = {"models_dir": usual.models_folder, "environments_dir": usual.environments_folder}
+        settings = load_settings({"storage_dir": folder, "browser_copy": browser_copy} | places)
         # Beside the results, where whoever removes them sees it; and not linked to them, since they may be edited.
         cache = Cache(output / CACHE, settings.cache_bytes, links_out=False) if settings.cache == "on" else None
         return asyncio.run(_Run(inputs, selection, show).work(settings, cache))

@@ -213,7 +213,21 @@ def _check_one(pipeline: Declaration, given: Mapping[str, Any]) -> tuple[dict[st
             problems.append(problem)
         else:
             values[name] = float(value) if known[name].type == "number" else value
+    if not problems:
+        problems = _disordered(pipeline, values)
     return values, problems + _unusable_engine(pipeline, values) + _not_of_engine(pipeline, values)
+
+
+def _disordered(pipeline: Declaration, values: Mapping[str, Any]) -> list[FieldProblem]:
+    return [
+        FieldProblem(
+            f"{pipeline.name}.{low}",
+            f"{pipeline.name}.{low} is {values[low]:g}, more than {high}, which is {values[high]:g}.",
+            "OUT_OF_RANGE",
+        )
+        for low, high in pipeline.ordered
+        if values[low] and values[high] and values[low] > values[high]
+    ]
 
 
 def _problem(field: str, parameter: Parameter, value: object) -> FieldProblem | None:

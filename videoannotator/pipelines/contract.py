@@ -14,6 +14,7 @@ while a process waits for its job. The same input, parameters and versions must 
 no paths in what it writes. `tests/test_pipelines.py` holds every pipeline to this.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -48,6 +49,9 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     report: Report
     models: tuple[ModelFiles, ...] = ()
     """What the declaration's engine needs with these parameters, and what it welcomes as far as that is here."""
+
+    earlier: Mapping[str, Path] = {}
+    """Files of the pipelines that the declaration's `after` names, by name; of those that ended well in this job."""
 
     def model(self, name: str) -> ModelFiles | None:
         """A model by its name in the catalogue; None only for one that the declaration calls welcome."""

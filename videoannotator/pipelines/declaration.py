@@ -148,6 +148,12 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     automatic: bool = False
     """The program adds it where it is needed; users do not see it in lists and cannot select it."""
 
+    after: tuple[str, ...] = ()
+    """Pipelines that it waits for where they are in the same job, because it uses what they make."""
+
+    ordered: tuple[tuple[str, str], ...] = ()
+    """Pairs of parameters of which the first must not be larger than the second; 0 stands for unknown."""
+
     counted_as: tuple[str, str] = ("annotation", "annotations")
     """What one of its annotations is called, and several."""
 

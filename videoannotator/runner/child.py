@@ -175,6 +175,7 @@ def _stage(start: Start, reporter: Reporter) -> Stage:
         max_lost_frames=start.max_lost_frames,
         report=reporter,
         models=start.models,
+        earlier={name: Path(path) for name, path in start.earlier.items()},
     )
 
 

@@ -44,6 +44,9 @@ class Start(msgspec.Struct, frozen=True, tag="start", kw_only=True):
     models: tuple[ModelFiles, ...] = ()
     """Verified just now; there is nothing else that it may load from outside its packages."""
 
+    earlier: dict[str, str] = {}
+    """Files that other stages of the job made before, as the declaration's `after` asks for: name to path."""
+
     log: str = ""
     """The file to write to from now on; empty where standard error is that file already. The runner's to fill in."""
 
