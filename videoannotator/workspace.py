@@ -114,7 +114,7 @@ class Workspace:
             store = await stack.enter_async_context(opened)
             if devices is None:
                 devices = stack.enter_context(closing(Nvml()))
-            runner = await stack.enter_async_context(Runner.open(_storage_id(folder), devices))
+            runner = await stack.enter_async_context(Runner.open(storage_id(folder), devices))
             prober = await stack.enter_async_context(Probers.open(runner))
             resources = await stack.enter_async_context(Resources.open(folder))
             if cache is None and settings.cache == "on":
@@ -412,7 +412,8 @@ def _stage_again(stage: Stage, *, carried_over: bool) -> NewStage:
     return NewStage(stage.pipeline, stage.config, skipped, carried_over)
 
 
-def _storage_id(folder: Path) -> str:
+def storage_id(folder: Path) -> str:
+    """What processes of a storage directory are marked with."""
     return hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
 
 

@@ -6,7 +6,7 @@ neither is. A status never leaves a final state. Writes that carry a `Claim` are
 away gets LeaseLost, and nothing it wrote afterwards exists.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -377,6 +377,9 @@ class Store(Protocol):
 
     async def jobs_of_unknown_content(self) -> tuple[tuple[str, Path], ...]:
         """Jobs whose video nobody has read to its end yet, and where it is."""
+
+    async def add_finished(self, job: NewJob, results: Mapping[str, StageResult]) -> Job:
+        """A job that was done elsewhere, completed; `results` has one for each of its stages."""
 
     async def forget_names(self, job_ids: Sequence[str]) -> None:
         """Batches keep a line for each of these jobs, without the video's name."""

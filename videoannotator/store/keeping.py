@@ -4,14 +4,16 @@ that were deleted. Those that write are functions on the writer's connection; th
 """
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
+from videoannotator.jobs import Claim, Job, NewJob, StageResult
 from videoannotator.keeping import OldJob, Receipt
+from videoannotator.store import queue, stages
 from videoannotator.store.database import Database
-from videoannotator.store.rows import as_json, milliseconds, moment
+from videoannotator.store.rows import as_json, milliseconds, moment, read_job
 from videoannotator.store.trouble import DATABASE
 
 ERASED = "(erased)"
@@ -70,6 +72,18 @@ def remove_old_batches(connection: sqlite3.Connection, before: int, limit: int) 
             AND NOT EXISTS (SELECT 1 FROM batch_inputs AS i WHERE i.batch_id = batches.id AND i.state = 'waiting')
         LIMIT ?)"""
     return connection.execute(sql, (before, limit)).rowcount
+
+
+def add_finished(connection: sqlite3.Connection, job: NewJob, results: Mapping[str, StageResult], *, now: int) -> Job:
+    """A job that was done elsewhere: queued, held and completed in one transaction, so that no worker sees it."""
+    queue.add(connection, [job], None, None, now=now)
+    hold = """UPDATE jobs SET status = 'running', lease_token = lease_token + 1, worker = 'import', lease_until = :now,
+        started_at = :now WHERE id = :id RETURNING lease_token"""
+    ((token,),) = connection.execute(hold, {"now": now, "id": job.id}).fetchall()
+    claim = Claim(read_job(connection, job.id), "import", token)
+    for pipeline, result in results.items():
+        stages.finish(connection, claim, pipeline, result, now=now)
+    return queue.finish(connection, claim, not_shown=(), shortfall=None, now=now)
 
 
 def truncate_wal(connection: sqlite3.Connection) -> bool:

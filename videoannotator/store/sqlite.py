@@ -6,7 +6,7 @@ The store in one SQLite file. This is the table of contents: each verb is one fu
 
 import sqlite3
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
@@ -450,6 +450,9 @@ class SqliteStore(Store):
 
     async def jobs_of_unknown_content(self) -> tuple[tuple[str, Path], ...]:
         return await keeping.jobs_of_unknown_content(self._database)
+
+    async def add_finished(self, job: NewJob, results: Mapping[str, StageResult]) -> Job:
+        return await self._database.write(keeping.add_finished, job, results, now=self._now())
 
     async def forget_names(self, job_ids: Sequence[str]) -> None:
         await self._database.write(keeping.forget_names, job_ids)
