@@ -64,8 +64,11 @@ def run(
     folder: Path,
     config: Mapping[str, Any] | None = None,
     report: Recorder | None = None,
+    *,
+    chunks: Path | None = None,
+    chunk_seconds: float = 60.0,
 ) -> Ran:
-    """Run it to its end in this process; `folder` is made."""
+    """Run it to its end in this process; `folder` is made. `chunks` is the folder of an attempt that is continued."""
     folder.mkdir(parents=True)
     video = probe(clip)
     automatic = CATALOGUE.get(pipeline).automatic
@@ -81,6 +84,8 @@ def run(
             threads=2,
             max_lost_frames=0.01,
             report=report,
+            chunks_folder=chunks,
+            chunk_seconds=chunk_seconds,
             models=CATALOGUE.supplies.models(CATALOGUE.get(pipeline), complete[pipeline]),
         )
     )

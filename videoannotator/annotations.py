@@ -91,7 +91,10 @@ class Face(msgspec.Struct, frozen=True):
     """Of the person, within the video: tracks that look the same share it."""
 
     embedding: tuple[float, ...] = ()
-    """A vector of length 1; the cosine between two tells how alike the faces are. Never written to a file."""
+    """
+    A vector of length 1; the cosine between two tells how alike the faces are. In no result; what an interrupted stage
+    has kept of it goes with the stage.
+    """
 
 
 class Keypoint(msgspec.Struct, frozen=True):

@@ -2,7 +2,8 @@
 A job's files: where they lie, and how they get there whole or not at all.
 
     videos/<job>/          the video, where the job owns it
-    results/<job>/         artifacts and manifest.json; `.attempt-N/<pipeline>/` while a stage is at work
+    results/<job>/         artifacts and manifest.json; `.attempt-N/<pipeline>/` while a stage is at work;
+                           `.chunks/<pipeline>/` what it has found so far, kept from one attempt to the next
     logs/<job>/            one file for each stage: what its process printed
     cache/                 results of stages for the next time, see `cache.py`
     uploads/*.part         on their way in
@@ -29,6 +30,7 @@ from videoannotator.formats.viewer import shown_together
 from videoannotator.jobs import Artifact, Job, Output, Stage, StageStatus
 
 MANIFEST = "manifest.json"
+_CHUNKS = ".chunks"
 _BLOCK = 1 << 20
 _FICLONE = 0x40049409
 """Of ioctl(2) on Linux: share the blocks of another file. Other systems answer with an error."""
@@ -87,6 +89,24 @@ class Artifacts:
         except OSError as exc:
             raise storage_trouble(exc, folder) from exc
         return folder
+
+    def chunks(self, job_id: str, pipeline: str, work: str) -> Path:
+        """
+        Where attempts at this very work keep what they have found, made by who first does; other work's is removed.
+        """
+        folder = self.results(job_id) / _CHUNKS / pipeline
+        for other in folder.glob("*"):
+            if other.name != work:
+                shutil.rmtree(other, ignore_errors=True)
+        return folder / work
+
+    def drop_chunks(self, job_id: str, pipeline: str | None = None) -> None:
+        """Nobody goes on with this stage, or with any of the job."""
+        folder = self.results(job_id) / _CHUNKS
+        if pipeline is not None:
+            shutil.rmtree(folder / pipeline, ignore_errors=True)
+        if pipeline is None or (folder.is_dir() and not any(folder.iterdir())):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def seal(self, job_id: str, pipeline: str, token: int, outputs: Iterable[Output]) -> tuple[Artifact, ...]:
         """

@@ -161,6 +161,7 @@ class JobRun:
     async def _finish(self) -> None:
         job_id = self._claim.job.id
         job = await self._store.get(job_id)
+        await self._drop_chunks()
         await self._write_manifest(job)
         try:
             ended = await self._insist(
@@ -178,7 +179,11 @@ class JobRun:
             artifacts = await self._store.artifacts(job.id)
             await self._insist(lambda: asyncio.to_thread(self._artifacts.write_manifest, job, artifacts))
 
+    async def _drop_chunks(self) -> None:
+        await asyncio.to_thread(self._artifacts.drop_chunks, self._claim.job.id)
+
     async def _finish_cancelled(self) -> None:
+        await self._drop_chunks()
         ended = await self._insist(lambda: self._store.finish_cancelled(self._claim))
         self._log.info("job cancelled", stopped_after_seconds=ended.stopped_after_seconds)
 
@@ -195,6 +200,7 @@ class JobRun:
             self._log.warning("the job could not be put back; the next start does it", reason=str(exc))
 
     async def _fail(self, error: StageError) -> None:
+        await self._drop_chunks()
         try:
             await self._insist(lambda: self._store.fail(self._claim, error))
         except LeaseLost:

@@ -177,6 +177,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     retry_jitter: float = 0.25
     """Share by which each wait is shortened or lengthened at random, so that not all stages come back at once."""
 
+    checkpoint_seconds: float = 60.0
+    """Long stages keep what they have found about so often, in seconds of video, and go on from there; 0: never."""
+
     cache: Literal["on", "off"] = "on"
     """Whether a stage's result is remembered and taken again when the same work is asked for."""
 

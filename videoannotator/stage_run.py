@@ -103,6 +103,7 @@ class StageRun:
 
         self._is_over = False
         self._fingerprint: str | None = None
+        self._chunks: Path | None = None
 
     async def work(self) -> None:
         """Attempt after attempt, until the stage has ended for good. Raises LeaseLost."""
@@ -172,6 +173,7 @@ class StageRun:
             started = time.monotonic()
             try:
                 folder = await asyncio.to_thread(self._artifacts.begin, *self._where)
+                self._chunks = await asyncio.to_thread(self._chunks_folder)
                 done = await self._run_process(folder, await self._models())
                 sealed = await asyncio.to_thread(self._artifacts.seal, *self._where, done.outputs)
             except (StageEnded, StorageTrouble) as ended:
@@ -255,7 +257,20 @@ class StageRun:
             environment=self._environment(),
             models=models,
             earlier={made.name: str(self._artifacts.results(job.id) / made.name) for made in self._earlier},
+            chunks_folder=str(self._chunks or ""),
+            chunk_seconds=settings.checkpoint_seconds,
         )
+
+    def _chunks_folder(self) -> Path | None:
+        """Of exactly this work on exactly this file."""
+        if self._fingerprint is None or self._tools.settings.checkpoint_seconds <= 0:
+            return None
+        try:
+            video = self._claim.job.video_path.stat()
+        except OSError:
+            return None  # the stage will say so
+        work = f"{self._fingerprint[:16]}-{video.st_size:x}-{video.st_mtime_ns:x}"
+        return self._artifacts.chunks(self._claim.job.id, self._stage.pipeline, work)
 
     async def _complete(self, done: Done, sealed: tuple[Artifact, ...], seconds: float) -> None:
         result = StageResult(
@@ -272,6 +287,7 @@ class StageRun:
     async def _publish(self, result: StageResult) -> None:
         await self._tools.insist(lambda: self._store.finish_stage(self._claim, self._stage.pipeline, result))
         await asyncio.to_thread(self._artifacts.publish, *self._where, result.artifacts)
+        await self._drop_chunks()
         self._log.info("stage completed", seconds=result.seconds, annotations=result.annotations, cached=result.cached)
         self._is_over = True
 
@@ -313,7 +329,11 @@ class StageRun:
         await self._tools.insist(
             lambda: self._store.fail_stage(self._claim, pipeline, error, seconds=round(seconds, 3), usage=used)
         )
+        await self._drop_chunks()
         self._is_over = True
+
+    async def _drop_chunks(self) -> None:
+        await asyncio.to_thread(self._artifacts.drop_chunks, self._claim.job.id, self._stage.pipeline)
 
 
 def _need(declaration: Declaration, config: Mapping[str, Any], priority: int = 0) -> Need:

@@ -249,7 +249,10 @@ class Workspace:
         return await self.store.add(*jobs, batch_name=batch_name, once=once)
 
     async def cancel(self, job_id: str) -> Job:
-        return await self.store.request_cancel(job_id)
+        job = await self.store.request_cancel(job_id)
+        if job.status.is_final:
+            await asyncio.to_thread(self.artifacts.drop_chunks, job_id)
+        return job
 
     async def retry(self, job_id: str, *, from_scratch: bool = False) -> Job:
         """
@@ -384,9 +387,12 @@ class Workspace:
         """Files that a crash left between upload and row, or between the row's removal and theirs."""
         for job_id in left:
             try:
-                await self.store.get(job_id)
+                job = await self.store.get(job_id)
             except NotFound:
                 await asyncio.to_thread(self.artifacts.remove, job_id)
+            else:
+                if job.status.is_final:
+                    await asyncio.to_thread(self.artifacts.drop_chunks, job_id)
 
 
 def is_in_use(folder: Path) -> bool:

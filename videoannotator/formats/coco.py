@@ -48,7 +48,7 @@ class _Document(msgspec.Struct):
 def write_faces(
     file: Path,
     video: Video,
-    faces: Sequence[Face],
+    faces: Iterable[Face],
     samples: Iterable[Sample],
     *,
     engine: str,
@@ -110,7 +110,7 @@ def _category(landmark_names: Sequence[str]) -> dict[str, Any]:
     return {**face, "keypoints": list(landmark_names), "skeleton": []} if landmark_names else face
 
 
-def _annotations(video: Video, faces: Sequence[Face], engine: str, landmarks: int) -> Iterator[dict[str, Any]]:
+def _annotations(video: Video, faces: Iterable[Face], engine: str, landmarks: int) -> Iterator[dict[str, Any]]:
     for number, face in enumerate(faces, start=1):
         box = [pixels(v) for v in msgspec.structs.astuple(face.bounding_box)]
         row: dict[str, Any] = {

@@ -13,7 +13,7 @@ not converted.
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -70,6 +70,8 @@ class Frames:
 
     `max_side` makes the longer side that many pixels at most, in the step that converts the colours anyway. Raises
     UnreadableVideo where the file is no longer what was probed.
+
+    Those up to number `after` are decoded and counted and not given; `passing` is told their timestamps meanwhile.
     """
 
     def __init__(
@@ -81,11 +83,15 @@ class Frames:
         pixel_format: PixelFormat = "rgb24",
         max_side: int | None = None,
         threads: int = 2,
+        after: int = -1,
+        passing: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._path, self._video = path, video
         self._rate = _checked(rate)
         self._picture_of = _Conversion(video, pixel_format, max_side)
         self._threads = threads
+        self._after = after
+        self._passing = passing
         self._stack = ExitStack()
         self._ledger: Ledger | None = None
 
@@ -115,7 +121,7 @@ class Frames:
 
     def pictures(self) -> Iterator[Picture]:
         """The same before their conversion. Iterate over the one or the other, once."""
-        last = -1
+        last = self._after
         for picture in self._read(after=last, until_damage=self._threads > 1):
             last = picture.number
             yield picture
@@ -136,6 +142,8 @@ class Frames:
                 sampled += 1
                 if number > after:
                     yield Picture(number, timestamp, pts, decoded)
+                elif number <= self._after:
+                    self._passing(timestamp)
         if self._reading.is_whole or not until_damage:
             self._ledger = self._reading.ledger(sampled)
 

@@ -10,8 +10,10 @@ defaults, ranges, choices, outputs and known limits), and `NAME.py` has the code
 function, reads `stage.video_path`, writes files into `stage.output_folder`, calls `stage.report.progress` often (it is
 cheap) and raises to fail: `StageFailed` for what the user can understand, anything else counts as a bug. There is
 nothing to clean up. A function `prepare()` beside it, where there is one, imports what `run` will need; it is called
-while a process waits for its job. The same input, parameters and versions must give the same bytes: no clock, no ids,
-no paths in what it writes. `tests/test_pipelines.py` holds every pipeline to this.
+while a process waits for its job. Work of more than some minutes should be kept in `stage.chunks()`, so that an attempt
+that was interrupted is continued: `looking.py` does it for whatever looks at frames one by one. The same input,
+parameters and versions must give the same bytes: no clock, no ids, no paths in what it writes.
+`tests/test_pipelines.py` holds every pipeline to this.
 """
 
 from collections.abc import Mapping
@@ -21,6 +23,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import msgspec
 
 from videoannotator.jobs import Interval, Ledger, ModelFiles, ModelUsed, Output, Video
+from videoannotator.pipelines.chunks import Chunks
 
 P = TypeVar("P")
 
@@ -52,6 +55,15 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
 
     earlier: Mapping[str, Path] = {}
     """Files of the pipelines that the declaration's `after` names, by name; of those that ended well in this job."""
+
+    chunks_folder: Path | None = None
+    """Where `chunks` are kept from one attempt to the next; None where they need not outlive the process."""
+
+    chunk_seconds: float = 60.0
+
+    def chunks(self) -> Chunks:
+        """What an interrupted attempt at this very stage has kept, and where to keep more. Ask once."""
+        return Chunks(self.chunks_folder, self.chunk_seconds)
 
     def model(self, name: str) -> ModelFiles | None:
         """A model by its name in the catalogue; None only for one that the declaration calls welcome."""

@@ -5,7 +5,7 @@ Two engines. MediaPipe comes with its weights; insightface needs a package for n
 age, gender and who is who. Expressions are named by a network of their own, behind either of them.
 """
 
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -13,14 +13,14 @@ import msgspec
 from videoannotator.annotations import BoundingBox, Face, Sample
 from videoannotator.formats.coco import write_faces
 from videoannotator.formats.table import write_face_table
-from videoannotator.jobs import Interval, Ledger, ModelFiles, ModelUsed, Output, Video
-from videoannotator.media.frames import Frame, Frames
-from videoannotator.pipelines.ahead import ahead
+from videoannotator.jobs import Interval, ModelFiles, ModelUsed, Output
+from videoannotator.media.frames import Frame
 from videoannotator.pipelines.contract import Result, Stage
 from videoannotator.pipelines.emotions import Emotions
 from videoannotator.pipelines.faces_insightface import InsightFaces
 from videoannotator.pipelines.faces_mediapipe import MediapipeFaces
 from videoannotator.pipelines.identities import with_identities
+from videoannotator.pipelines.looking import Chunk, Find, Seen, look
 from videoannotator.pipelines.tracks import tracked
 
 OUTPUTS = (
@@ -69,21 +69,12 @@ class Finder(Protocol):
         """
 
 
-class _Looked(msgspec.Struct):
-    """What was found in all frames, before anybody is followed."""
-
-    samples: list[Sample]
-    found: dict[int, list[Face]]
-    ledger: Ledger
-    look: "_Look"
-
-
 def run(stage: Stage) -> Result:
     parameters = stage.parameters(Parameters)
-    looked = _look_at_all(stage, parameters)
+    seen, engine = _look_at_all(stage, parameters)
     faces, tracks = tracked(
-        looked.samples,
-        looked.found,
+        seen.samples,
+        seen.found,
         step_seconds=1 / min(parameters.rate, stage.video.frame_rate or parameters.rate),
         max_gap_seconds=parameters.max_gap,
         min_duration_seconds=parameters.min_track_duration,
@@ -91,53 +82,62 @@ def run(stage: Stage) -> Result:
     )
     if parameters.identity:
         faces = with_identities(faces, parameters.same_person)
-    _write(stage.output_folder, stage.video, faces, looked, parameters)
+    _write(stage, faces, seen, parameters, engine.finder.landmark_names)
     stage.report.progress(stage.video.duration_seconds)
-    look = looked.look
     return Result(
         annotations=len(faces),
         outputs=OUTPUTS,
         engine=parameters.engine,
-        libraries=(*look.finder.libraries, "supervision", "av", "numpy"),
-        ledger=looked.ledger,
+        libraries=(*engine.finder.libraries, "supervision", "av", "numpy"),
+        ledger=seen.ledger,
         intervals=tuple(Interval("face_track", t.onset, t.duration, f"face {t.id}", t.id) for t in tracks),
-        models=(*look.finder.models, *((look.emotions.used,) if look.emotions else ())),
-        device=look.finder.device,
+        models=(*engine.finder.models, *((engine.emotions.used,) if engine.emotions else ())),
+        device=engine.finder.device,
     )
 
 
-def _write(folder: Path, video: Video, faces: list[Face], looked: _Looked, parameters: Parameters) -> None:
+def _write(stage: Stage, faces: list[Face], seen: Seen[Face], parameters: Parameters, names: tuple[str, ...]) -> None:
     write_faces(
-        folder / "face_analysis.json",
-        video,
-        faces,
-        looked.samples,
-        engine=parameters.engine,
-        landmark_names=looked.look.finder.landmark_names,
-    )
-    write_face_table(folder / "face_analysis.csv", faces)
-
-
-def _look_at_all(stage: Stage, parameters: Parameters) -> _Looked:
-    samples: list[Sample] = []
-    found: dict[int, list[Face]] = {}
-    with Frames(
-        stage.video_path,
+        stage.output_folder / "face_analysis.json",
         stage.video,
+        _with_landmarks(faces, seen.chunks()),
+        seen.samples,
+        engine=parameters.engine,
+        landmark_names=names,
+    )
+    write_face_table(stage.output_folder / "face_analysis.csv", faces)
+
+
+def _with_landmarks(faces: Iterable[Face], chunks: Iterator[Chunk[Face]]) -> Iterator[Face]:
+    """Faces in the order of time, with the landmarks that were left on disk meanwhile: a mesh is 9 kB."""
+    known: dict[tuple[int, BoundingBox], tuple[tuple[float, float], ...]] = {}
+    last = -1
+    for face in faces:
+        while face.sample.frame_number > last:
+            chunk = next(chunks)
+            last = chunk.samples[-1].frame_number
+            known = {(f.sample.frame_number, f.bounding_box): f.landmarks for f in chunk.found}
+        landmarks = known[face.sample.frame_number, face.bounding_box]
+        yield msgspec.structs.replace(face, landmarks=landmarks)
+
+
+def _look_at_all(stage: Stage, parameters: Parameters) -> tuple[Seen[Face], "_Look"]:
+    made: list[_Look] = []
+
+    def begin() -> Find[Face]:
+        made.append(_Look(stage, parameters))
+        return made[0].at
+
+    seen = look(
+        stage,
+        kind=Face,
         rate=parameters.rate,
-        pixel_format="rgb24",
         max_side=parameters.max_side,
-        threads=stage.threads,
-    ) as frames:
-        with ahead(frames, FRAMES_AHEAD) as coming:
-            look = _Look(stage, parameters)
-            for frame in coming:
-                samples.append(Sample(frame.number, frame.timestamp, frame.pts))
-                if faces := look.at(frame, samples[-1]):
-                    found[frame.number] = faces
-                stage.report.progress(frame.timestamp)
-        frames.check(stage.max_lost_frames)
-    return _Looked(samples, found, frames.ledger, look)
+        frames_ahead=FRAMES_AHEAD,
+        finder=begin,
+        lighter=lambda face: msgspec.structs.replace(face, landmarks=()),
+    )
+    return seen, made[0]
 
 
 class _Look:

@@ -15,11 +15,11 @@ import msgspec
 from videoannotator.annotations import BoundingBox, Keypoint, Person, Sample
 from videoannotator.formats.persons import KEYPOINTS, write_persons
 from videoannotator.formats.table import write_person_table
-from videoannotator.jobs import Interval, Ledger, ModelUsed, Output, Video
-from videoannotator.media.frames import Frame, Frames
-from videoannotator.pipelines.ahead import ahead
+from videoannotator.jobs import Interval, ModelUsed, Output, Video
+from videoannotator.media.frames import Frame
 from videoannotator.pipelines.build import METHOD, builds
 from videoannotator.pipelines.contract import Result, Stage
+from videoannotator.pipelines.looking import Find, Seen, look
 from videoannotator.pipelines.mediapipe_import import without_pyplot
 from videoannotator.pipelines.rtmo import Rtmo
 from videoannotator.pipelines.tracks import tracked
@@ -65,10 +65,10 @@ class Finder(Protocol):
 
 def run(stage: Stage) -> Result:
     parameters = stage.parameters(Parameters)
-    samples, found, ledger, finder = _look(stage, parameters)
+    seen, finder = _look(stage, parameters)
     persons, tracks = tracked(
-        samples,
-        found,
+        seen.samples,
+        seen.found,
         step_seconds=1 / min(parameters.rate, stage.video.frame_rate or parameters.rate),
         max_gap_seconds=parameters.max_gap,
         min_duration_seconds=parameters.min_track_duration,
@@ -79,7 +79,7 @@ def run(stage: Stage) -> Result:
         stage.output_folder / "person_tracking.json",
         stage.video,
         persons,
-        samples,
+        seen.samples,
         engine=parameters.engine,
         builds=of_track,
         build_method=METHOD,
@@ -92,33 +92,29 @@ def run(stage: Stage) -> Result:
         outputs=OUTPUTS,
         engine=parameters.engine,
         libraries=(*finder.libraries, "supervision", "av", "numpy"),
-        ledger=ledger,
+        ledger=seen.ledger,
         intervals=tuple(Interval("person_track", t.onset, t.duration, f"person {t.id}", t.id) for t in tracks),
         models=finder.models,
         device=finder.device,
     )
 
 
-def _look(stage: Stage, parameters: Parameters) -> tuple[list[Sample], dict[int, Sequence[Person]], Ledger, Finder]:
-    samples: list[Sample] = []
-    found: dict[int, Sequence[Person]] = {}
-    with Frames(
-        stage.video_path,
-        stage.video,
+def _look(stage: Stage, parameters: Parameters) -> tuple[Seen[Person], Finder]:
+    made: list[Finder] = []
+
+    def begin() -> Find[Person]:
+        made.append(finder := _finder(stage, parameters))
+        return lambda frame, sample: _in_video(finder.find(frame.image, sample), frame, stage.video)
+
+    seen = look(
+        stage,
+        kind=Person,
         rate=parameters.rate,
-        pixel_format="rgb24",
         max_side=parameters.max_side,
-        threads=stage.threads,
-    ) as frames:
-        with ahead(frames, FRAMES_AHEAD) as coming:
-            finder = _finder(stage, parameters)
-            for frame in coming:
-                samples.append(Sample(frame.number, frame.timestamp, frame.pts))
-                if persons := _in_video(finder.find(frame.image, samples[-1]), frame, stage.video):
-                    found[frame.number] = persons
-                stage.report.progress(frame.timestamp)
-        frames.check(stage.max_lost_frames)
-    return samples, found, frames.ledger, finder
+        frames_ahead=FRAMES_AHEAD,
+        finder=begin,
+    )
+    return seen, made[0]
 
 
 def _finder(stage: Stage, parameters: Parameters) -> Finder:

@@ -48,15 +48,28 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
     normalize: bool
 
 
+class Chunk(msgspec.Struct, frozen=True):
+    """What the network said of a minute, and its state afterwards: float32, as they lie in memory."""
+
+    probabilities: list[float]
+    hidden: bytes
+    cell: bytes
+
+
+_CHUNK = msgspec.msgpack.Decoder(Chunk)
+
+
 def run(stage: Stage) -> Result:
     parameters = stage.parameters(Parameters)
     track = sound(stage.video_path, stage.video)
     _check(track.ledger, stage)
     samples = _loud(track.samples) if parameters.normalize else track.samples
     network = _Network()
-    probabilities: list[float] = []
-    for block in network.listen(samples):
-        probabilities += block
+    chunks = stage.chunks()
+    probabilities: list[float] = [p for chunk in chunks for p in _CHUNK.decode(chunk).probabilities]
+    for chunk in network.listen(samples, _CHUNK.decode(chunks[-1]) if chunks.earlier else None, len(probabilities)):
+        probabilities += chunk.probabilities
+        chunks.keep(msgspec.msgpack.encode(chunk))
         done = track.start_seconds + len(probabilities) * WINDOW / RATE
         stage.report.progress(min(done, stage.video.duration_seconds))
     turns = tuple(
@@ -171,13 +184,20 @@ class _Network:
         file = Path(get_assets_path()) / "silero_vad_v6.onnx"
         self.model = ModelUsed("silero_vad_v6", hashlib.sha256(file.read_bytes()).hexdigest(), "MIT")
 
-    def listen(self, samples: Any) -> Iterator[list[float]]:
-        """Speech probabilities of all windows in order, a block at a time; the last window is filled with silence."""
+    def listen(self, samples: Any, earlier: Chunk | None, windows_done: int) -> Iterator[Chunk]:
+        """
+        Speech probabilities of all windows in order, a block at a time; the last window is filled with silence. With
+        the last chunk of an `earlier` attempt it goes on behind the windows that are done.
+        """
         import numpy
 
-        hidden = cell = numpy.zeros((1, 1, 128), dtype="float32")
+        hidden, cell = (numpy.zeros((1, 1, 128), dtype="float32") for _ in range(2))
         before = numpy.zeros(CONTEXT, dtype="float32")
-        for first in range(0, len(samples) + 1, BLOCK_WINDOWS * WINDOW):
+        start = windows_done * WINDOW
+        if earlier is not None:
+            hidden, cell = (numpy.frombuffer(s, "float32").reshape(1, 1, 128) for s in (earlier.hidden, earlier.cell))
+            before = samples[start - CONTEXT : start]
+        for first in range(start, len(samples) + 1, BLOCK_WINDOWS * WINDOW):
             block = samples[first : first + BLOCK_WINDOWS * WINDOW]
             if len(block) < BLOCK_WINDOWS * WINDOW:
                 block = numpy.pad(block, (0, WINDOW - len(block) % WINDOW))
@@ -186,4 +206,4 @@ class _Network:
             before = windows[-1, -CONTEXT:]
             feed = {"input": numpy.hstack([contexts, windows]), "h": hidden, "c": cell}
             output, hidden, cell = self._session.run(None, feed)
-            yield output.reshape(-1).tolist()
+            yield Chunk(output.reshape(-1).tolist(), hidden.tobytes(), cell.tobytes())

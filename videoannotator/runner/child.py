@@ -176,6 +176,8 @@ def _stage(start: Start, reporter: Reporter) -> Stage:
         report=reporter,
         models=start.models,
         earlier={name: Path(path) for name, path in start.earlier.items()},
+        chunks_folder=Path(start.chunks_folder) if start.chunks_folder else None,
+        chunk_seconds=start.chunk_seconds,
     )
 
 

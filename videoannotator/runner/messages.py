@@ -47,6 +47,10 @@ class Start(msgspec.Struct, frozen=True, tag="start", kw_only=True):
     earlier: dict[str, str] = {}
     """Files that other stages of the job made before, as the declaration's `after` asks for: name to path."""
 
+    chunks_folder: str = ""
+    """What an earlier attempt at this very stage has kept; empty where nothing is to be kept."""
+
+    chunk_seconds: float = 60.0
     log: str = ""
     """The file to write to from now on; empty where standard error is that file already. The runner's to fill in."""
 
