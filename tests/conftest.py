@@ -20,4 +20,4 @@ def sample() -> Path:
     """The real clip: parent and baby, 10.5 s, HEVC, 150 pictures."""
     if not _SAMPLE.exists():
         pytest.skip("the sample clip ../shared/data/peekaboo_hevc.mp4 is not here")
-    return _SAMPLE
+    return _SAMPLE.resolve()

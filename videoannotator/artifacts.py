@@ -27,7 +27,8 @@ import msgspec
 
 from videoannotator.errors import NotFound, StorageTrouble
 from videoannotator.formats.viewer import shown_together
-from videoannotator.jobs import Artifact, Job, Output, Stage, StageStatus
+from videoannotator.jobs import Artifact, Job, NewJob, Output, Stage, StageStatus
+from videoannotator.nofollow import open_file
 
 MANIFEST = "manifest.json"
 _CHUNKS = ".chunks"
@@ -45,7 +46,7 @@ VIDEO_SUFFIXES = frozenset(
 
 class Artifacts:
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self._root = root = root.resolve()  # once: what is served from here is opened without following links
         self.uploads = root / "uploads"
         self.cache = root / "cache"
 
@@ -219,10 +220,24 @@ def in_archive(artifacts: Iterable[Artifact]) -> tuple[Artifact, ...]:
     return tuple(wanted[name] for name in shown_together(wanted))
 
 
+def video_path(job: Job | NewJob) -> Path:
+    """
+    Where to open a job's video, without following a link. Files of our own lie behind whatever links lead to the
+    storage directory today; those of others are where they were when they were admitted, or gone.
+    """
+    return job.video_path.resolve() if job.owns_video else job.video_path
+
+
 def sha256(file: Path, stop: threading.Event | None = None) -> str:
-    """Hex digest of a file's bytes; raises InterruptedError when `stop` is set while it reads."""
+    """
+    Hex digest of a file's bytes, reached without following a link.
+
+    Raises:
+        InterruptedError: `stop` was set while it was read.
+        OSError: it cannot be read.
+    """
     digest = hashlib.sha256()
-    with file.open("rb", buffering=0) as bytes_of:
+    with open(open_file(file), "rb", buffering=0) as bytes_of:  # noqa: PTH123 (a descriptor, no path)
         while block := bytes_of.read(_BLOCK):
             if stop is not None and stop.is_set():
                 raise InterruptedError

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-from videoannotator.artifacts import sha256
+from videoannotator.artifacts import sha256, video_path
 from videoannotator.errors import Conflict, LeaseLost, Refused, StorageTrouble, Unreachable
 from videoannotator.formats import viewer
 from videoannotator.insistence import PASSING
@@ -138,7 +138,7 @@ class JobRun:
             return self._claim.job.video.sha256
         stop = threading.Event()
         try:
-            digest = await asyncio.to_thread(sha256, self._claim.job.video_path, stop)
+            digest = await asyncio.to_thread(sha256, video_path(self._claim.job), stop)
         except OSError as exc:
             self._log.warning("the video cannot be hashed", reason=str(exc))
             return None

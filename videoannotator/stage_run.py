@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from videoannotator.artifacts import Artifacts
+from videoannotator.artifacts import Artifacts, video_path
 from videoannotator.cache import Cache
 from videoannotator.errands.desk import Desk
 from videoannotator.errors import Refused, StageEnded, StageFailed, StorageTrouble, VideoAnnotatorError
@@ -247,7 +247,7 @@ class StageRun:
             pipeline=stage.pipeline,
             pipeline_version=declaration.version,
             known_limits=declaration.known_limits,
-            video_path=str(job.video_path),
+            video_path=str(video_path(job)),
             video=job.video,
             config=stage.used_config,
             output_folder=str(folder),

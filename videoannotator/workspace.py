@@ -165,14 +165,16 @@ class Workspace:
         errands: Errands | None = None,
     ) -> NewJob:
         """
-        Look at a video and at what is asked, and refuse what cannot be done. Nothing is queued yet.
+        Look at a video and at what is asked, and refuse what cannot be done. Nothing is queued yet. The path of a video
+        that is not our own must be resolved: from now on no link in it is followed.
 
         Raises:
             UnreadableVideo, InvalidConfig: see there.
             StorageTrouble: STORAGE_FULL, too little free space to write results.
         """
         preset, pipelines, config, _ = await self._look_at_order(selection, errands)
-        video = await self.prober.probe(path, filename)
+        place = await asyncio.to_thread(path.resolve) if owns_video else path
+        video = await self.prober.probe(place, filename)
         copying = self.catalogue.copying(video) if self.settings.browser_copy else ()
         return NewJob(
             id=job_id or new_id("job"),

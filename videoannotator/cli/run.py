@@ -96,7 +96,7 @@ class _Run:
             job_id = new_id("job")
             try:
                 job = await self._workspace.admit(
-                    one.video.absolute(), one.video.name, self._selection, owns_video=False, job_id=job_id
+                    one.video.resolve(), one.video.name, self._selection, owns_video=False, job_id=job_id
                 )
             except Refused as refusal:
                 self._end(Ending.refused(one, refusal))

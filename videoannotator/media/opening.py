@@ -18,6 +18,7 @@ import av.container
 import av.error
 
 from videoannotator.errors import UnreadableVideo
+from videoannotator.nofollow import open_inside
 
 DEMUXERS = ("mov", "matroska", "avi", "mpegts", "mpeg", "flv", "ogg", "wav", "mp3", "flac", "aac", "asf")
 """FFmpeg's names; "mov" is MP4 and M4A too, "matroska" is WebM too, "mpeg" is the program stream."""
@@ -63,10 +64,14 @@ def opened(path: Path, filename: str) -> Iterator[av.container.InputContainer]:
 
 
 def _open_regular_file(path: Path, filename: str) -> int:
-    """A FIFO or a device is not even opened: opening one can hang, or rewind a tape."""
+    """
+    A FIFO or a device is not even opened: opening one can hang, or rewind a tape. No link is followed, at the end or on
+    the way: the path was resolved when the video was admitted, and others may write to the folders in it.
+    """
     try:
         _refuse_unless_regular(os.stat(path), filename)  # noqa: PTH116
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        whole = path.absolute()
+        descriptor = open_inside(Path(whole.anchor), whole.parts[1:])
     except OSError as exc:
         raise _unopenable(exc, filename) from exc
     try:
@@ -90,7 +95,8 @@ def _refuse_unless_regular(found: os.stat_result, filename: str) -> None:
 
 def _unopenable(exc: OSError, filename: str) -> UnreadableVideo:
     if exc.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP):
-        return UnreadableVideo(f"There is no file {filename}.", hint="Check the path.", code="FILE_NOT_FOUND")
+        message = f"There is no file {filename}, or a link leads to it, which is not followed."
+        return UnreadableVideo(message, hint="Check the path.", code="FILE_NOT_FOUND")
     return UnreadableVideo(
         f"{filename} cannot be opened: {exc.strerror}.", hint="Check who may read it.", code="FILE_UNREADABLE"
     )

@@ -7,7 +7,6 @@ What came from strangers is an attachment in a sandbox: it can be saved and play
 import asyncio
 import os
 import re
-import stat
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from urllib.parse import quote
@@ -15,6 +14,7 @@ from urllib.parse import quote
 import msgspec
 
 from videoannotator.errors import NotFound, Refused
+from videoannotator.nofollow import look_at, open_file
 from videoannotator.server.decoding import ApiRequest
 from videoannotator.server.problems import answer
 from videoannotator.server.streams import Streamed
@@ -94,11 +94,9 @@ def attachment(name: str) -> str:
 
 def _look(path: Path) -> tuple[int, str]:
     try:
-        found = path.lstat()
+        found = look_at(path)
     except OSError:
         raise NotFound("The file is gone.", code="FILE_GONE") from None
-    if not stat.S_ISREG(found.st_mode):
-        raise NotFound("The file is gone.", code="FILE_GONE")
     return found.st_size, f'"{found.st_mtime_ns:x}-{found.st_size:x}"'
 
 
@@ -122,12 +120,12 @@ async def _read(path: Path, span: Span) -> AsyncGenerator[bytes, None]:
 
 async def read_blocks(path: Path, start: int, length: int) -> AsyncGenerator[bytes, None]:
     """
-    Exactly `length` bytes from `start`, read in a thread. A link is not followed.
+    Exactly `length` bytes from `start`, read in a thread. No link is followed, at the end of the path or on the way.
 
     Raises:
         OSError: the file cannot be read, or is shorter than it was: better a broken answer than a wrong one.
     """
-    descriptor = await asyncio.to_thread(os.open, path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    descriptor = await asyncio.to_thread(open_file, path)
     try:
         while length:
             block = await asyncio.to_thread(os.pread, descriptor, min(BLOCK_BYTES, length), start)

@@ -14,7 +14,7 @@ from typing import Self
 
 import msgspec
 
-from videoannotator.artifacts import sha256, stored_name
+from videoannotator.artifacts import sha256, stored_name, video_path
 from videoannotator.batches import BatchInput, BatchPlan, InputState
 from videoannotator.errors import Conflict, FieldProblem, InvalidConfig, StorageTrouble, VideoAnnotatorError
 from videoannotator.insistence import PASSING
@@ -175,7 +175,7 @@ class Intake:
         if not alike:
             return None
         async with self._hashing:
-            digest = await asyncio.to_thread(sha256, job.video_path)
+            digest = await asyncio.to_thread(sha256, video_path(job))
         return next((old for old in alike if old.video.sha256 == digest), None)
 
     def _covers(self, old: Job, job: NewJob) -> bool:

@@ -12,9 +12,10 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.types import ASGIApp
 
-from videoannotator.artifacts import in_archive, manifest
+from videoannotator.artifacts import in_archive, manifest, video_path
 from videoannotator.errors import Conflict, NotFound
 from videoannotator.jobs import Artifact, Job, JobStatus, StageStatus
+from videoannotator.nofollow import look_at
 from videoannotator.server.archive import Entry, zip_chunks, zip_length
 from videoannotator.server.auth import READ, READ_ALSO_BY_TOKEN, Caller
 from videoannotator.server.decoding import ApiRequest
@@ -121,7 +122,7 @@ async def get_video(request: ApiRequest, workspace: NamedDependency[Workspace], 
     job = await workspace.store.get(job_id)
     suffix = PurePosixPath(job.video.filename).suffix.lower()
     media_type = _VIDEO_TYPES.get(suffix, "application/octet-stream")
-    return await serve_file(job.video_path, request, name=job.video.filename, media_type=media_type)
+    return await serve_file(video_path(job), request, name=job.video.filename, media_type=media_type)
 
 
 @get("/api/v1/jobs/{job_id:str}/logs", opt=READ)
@@ -179,17 +180,25 @@ def _entries(workspace: Workspace, job: Job, artifacts: tuple[Artifact, ...]) ->
     """
     account = msgspec.json.format(msgspec.json.encode(manifest(job, artifacts)), indent=2)
     entries = [Entry(name="manifest.yaml", size=len(account), content=account)]  # JSON is YAML
-    video, name = job.video_path, _name_of_video(job.video.filename)
+    video, name = video_path(job), _name_of_video(job.video.filename)
     for artifact in in_archive(artifacts):
         path = workspace.artifacts.find(job, artifacts, artifact.name)
         if artifact.role == "video":
             video, name = path, f"{PurePosixPath(job.video.filename).stem}.mp4"
         else:
             entries.append(Entry(name=artifact.name, size=path.stat().st_size, content=path))
-    if video.is_file():
+    if (size := _size_of(video)) is not None:
         name = name if name not in {entry.name for entry in entries} else f"video_{name}"
-        entries.append(Entry(name=name, size=video.stat().st_size, content=video))
+        entries.append(Entry(name=name, size=size, content=video))
     return entries
+
+
+def _size_of(video: Path) -> int | None:
+    """None where it is gone, or where a link leads now."""
+    try:
+        return look_at(video).st_size
+    except OSError:
+        return None
 
 
 def _name_of_video(filename: str) -> str:
