@@ -128,19 +128,22 @@ async def test_names_stay_clean_in_the_archive_and_in_headers(shared: Served, cl
 )
 async def test_an_id_is_no_path(shared: Served, bad: str) -> None:
     """On every route that takes one: refused in the one form, and nothing is touched."""
-    async with shared.client(ADMIN) as caller:
-        for method, path in routes_with_ids():
-            address = f"{shared.url}{re.sub('{[^}]+}', bad, path)}"
-            answer = await caller.request(method, address, headers={"tus-resumable": "1.0.0"})
-            assert 400 <= answer.status_code < 500, (method, path)
-            if method != "HEAD":
-                assert answer.json()["error"]["code"], (method, path)
+    for method, path in routes_with_ids():
+        address = re.sub("{[^}]+}", bad, path)
+        request = (
+            f"{method} {address} HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {ADMIN}\r\nTus-Resumable: 1.0.0\r\n\r\n"
+        )
+
+        status, answer = await answer_to(shared.url, request.encode())
+
+        assert 400 <= status < 500, (method, path)
+        assert b'"code":"' in answer, (method, path)
 
 
 def routes_with_ids() -> Iterator[tuple[str, str]]:
     for handler in ROUTES:
         for path, method in itertools.product(handler.paths, getattr(handler, "http_methods", ())):
-            if "{" in path and not path.startswith("/viewer"):
+            if "{" in path and method != "HEAD" and not path.startswith("/viewer"):
                 yield str(method), path
 
 
