@@ -17,6 +17,7 @@ from videoannotator.artifacts import Artifacts, video_path
 from videoannotator.cache import Cache
 from videoannotator.errands.desk import Desk
 from videoannotator.errors import Refused, StageEnded, StageFailed, StorageTrouble, VideoAnnotatorError
+from videoannotator.fetching import fetch
 from videoannotator.fingerprint import fingerprint
 from videoannotator.gate import Gate
 from videoannotator.insistence import Insistence
@@ -101,6 +102,7 @@ class StageRun:
         self._earlier: tuple[Artifact, ...] = ()
         """What the pipelines made that this one comes after."""
 
+        self._fetch_trouble: StageFailed | None = None
         self._is_over = False
         self._fingerprint: str | None = None
         self._chunks: Path | None = None
@@ -108,6 +110,7 @@ class StageRun:
     async def work(self) -> None:
         """Attempt after attempt, until the stage has ended for good. Raises LeaseLost."""
         await self._until_others_have_ended()
+        await self._fetch_models()
         while not self._is_over:
             await self._until_its_time()
             self._fingerprint = await asyncio.to_thread(self._fingerprint_now)
@@ -127,6 +130,24 @@ class StageRun:
             self.is_waiting = False
         made = await self._store.artifacts(self._claim.job.id)
         self._earlier = tuple(artifact for artifact in made if artifact.pipeline in after)
+
+    async def _fetch_models(self) -> None:
+        """Those that are missing, where the settings ask for it. Nothing is raised: the attempt tells what is wrong."""
+        supplies, declaration = self._tools.catalogue.supplies, self._tools.catalogue.get(self._stage.pipeline)
+        if not supplies.auto_download:
+            return
+        missing = await asyncio.to_thread(supplies.missing_models, declaration, self._stage.used_config)
+        self.is_waiting = bool(missing)
+        try:
+            for name in missing:
+                await fetch(name, self._tools.settings, self._say)
+        except StageFailed as trouble:
+            self._fetch_trouble = trouble
+        finally:
+            self.is_waiting = False
+
+    async def _say(self, line: str) -> None:
+        await self._tools.insist(lambda: self._store.log(self._claim, self._stage.pipeline, "info", line))
 
     def _fingerprint_now(self) -> str | None:
         """None where a model or the environment is missing now; the attempt says so."""
@@ -190,6 +211,8 @@ class StageRun:
 
     async def _models(self) -> tuple[ModelFiles, ...]:
         """Verified at this moment. Raises StageFailed where one was removed or damaged since the submission."""
+        if self._fetch_trouble is not None:
+            raise self._fetch_trouble
         catalogue, stage = self._tools.catalogue, self._stage
         declaration = catalogue.get(stage.pipeline)
         try:
@@ -337,9 +360,8 @@ class StageRun:
 
 
 def _need(declaration: Declaration, config: Mapping[str, Any], priority: int = 0) -> Need:
-    resources = declaration.resources
-    on_gpu = resources.device == "gpu" and config.get("device", "auto") != "cpu"
-    return Need(priority=priority, gpu=on_gpu, gpu_memory_bytes=resources.gpu_memory_bytes if on_gpu else 0)
+    needs = declaration.gpu_memory_bytes(config)
+    return Need(priority=priority, gpu=needs is not None, gpu_memory_bytes=needs or 0)
 
 
 def _limits(settings: Settings) -> Limits:

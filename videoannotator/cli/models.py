@@ -2,10 +2,13 @@
 
 import argparse
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 EXIT_SOME_FAILED = 1
+_SAY_SECONDS = 0.2
+"""Progress as JSON comes no faster."""
 
 
 def add_to(commands: Any) -> None:
@@ -159,6 +162,7 @@ class _Lines:
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
         self._told: dict[str, int] = {}
+        self._said_at = 0.0
 
     def __enter__(self) -> "_Lines":
         return self
@@ -173,8 +177,11 @@ class _Lines:
     def progress_of(self, name: str) -> Any:
         def on_progress(have: int, total: int | None) -> None:
             step = have * 10 // total if total else have // 10_000_000
-            if self._as_json:
+            if self._as_json and (have == total or time.monotonic() - self._said_at >= _SAY_SECONDS):
+                self._said_at = time.monotonic()
                 _say_json({"model": name, "bytes": have, "total": total})
+            elif self._as_json:
+                return
             elif step > self._told.get(name, 0):
                 self._told[name] = step
                 _say(f"  {name}: {have / 1e6:.0f}" + (f" of {total / 1e6:.0f}" if total else "") + " MB")

@@ -70,6 +70,9 @@ class Engine(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     """Where it differs from the pipeline's own."""
 
     memory_mb: int | None = None
+    gpu_memory_bytes: int | None = None
+    """It computes on a GPU where there is one, and takes so much of its memory at most."""
+
     unavailable: str = ""
     """Why it cannot be chosen yet; empty where it can."""
 
@@ -160,6 +163,19 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     @property
     def defaults(self) -> dict[str, Any]:
         return {p.name: list(p.default) if isinstance(p.default, tuple) else p.default for p in self.parameters}
+
+    def gpu_memory_bytes(self, values: Mapping[str, Any]) -> int | None:
+        """What a stage may take of a GPU's memory; None where it computes on the processor."""
+        device, engine = values.get("device", "auto"), self.engine(values)
+        if device == "cpu":
+            return None
+        if engine.gpu_memory_bytes is not None:
+            return engine.gpu_memory_bytes
+        return self.resources.gpu_memory_bytes if self.resources.device == "gpu" or device == "cuda" else None
+
+    def memory_mb(self, values: Mapping[str, Any]) -> int:
+        """Of a stage, roughly."""
+        return self.engine(values).memory_mb or self.resources.memory_mb
 
     def engine(self, values: Mapping[str, Any]) -> Engine:
         """The engine that these parameters choose; the first declared where they choose none."""
