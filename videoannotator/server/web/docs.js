@@ -1,7 +1,7 @@
 "use strict";
 // Draws openapi.json. Text only ever becomes text nodes: nothing in the document can become markup.
 
-const METHODS = ["get", "head", "post", "put", "patch", "delete"];
+const METHODS = ["get", "head", "post", "put", "patch", "delete", "options"];
 
 function el(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
@@ -101,7 +101,7 @@ function operation(path, method, told, api) {
     el("tr", {}, el("td", {}, el("code", {}, name)), el("td", {}, schemaOf(schema, api))));
   const section = el("section", { class: "operation", id: told.operationId },
     el("span", { class: "scope" }, told["x-scope"]),
-    el("h3", {}, el("span", { class: `method ${method}` }, told["x-websocket"] ? "ws" : method), el("code", {}, path)),
+    el("h3", {}, el("span", { class: `method ${method}` }, told["x-websocket"] ? "ws" : method), " ", el("code", {}, path)),
     el("p", {}, el("strong", {}, told.summary)), prose(told.description), ...samples,
     ...parameters(told.parameters || []), ...body(told.requestBody, api), ...answers(told.responses, api),
     ...(extra.length ? [el("h4", {}, "Messages"), el("table", {}, ...extra)] : []));
