@@ -7,6 +7,7 @@ with which a test compares): a square of BGR values 0 to 255, the picture at its
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +28,11 @@ class Rtmo:
     libraries: tuple[str, ...] = ("onnxruntime", "opencv-python-headless")
 
     def __init__(self, model: ModelFiles, *, min_score: float, threads: int) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        wanted = [("CUDAExecutionProvider", "cuda"), ("CPUExecutionProvider", "cpu")]
-        there = [provider for provider, _ in wanted if provider in onnxruntime.get_available_providers()]
-        self._session = onnxruntime.InferenceSession(str(_network(model)), options, providers=there)
+        self._session, device = _loaded(_network(model), threads)
         self._input = self._session.get_inputs()[0].name
         self._side = _side(self._session.get_inputs()[0].shape)
         self._min_score = min_score
-        self.device = dict(wanted)[self._session.get_providers()[0]]
+        self.device = device
         self.models: tuple[ModelUsed, ...] = (model.used,)
 
     def find(self, image: Any, sample: Sample) -> Sequence[Person]:
@@ -62,6 +57,19 @@ class Rtmo:
             )
             for place in kept
         ]
+
+
+@lru_cache(maxsize=1)
+def _loaded(network: Path, threads: int) -> tuple[Any, str]:
+    """The session and where it runs; once in the life of a process that stays warm."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    wanted = {"CUDAExecutionProvider": "cuda", "CPUExecutionProvider": "cpu"}
+    there = [provider for provider in wanted if provider in onnxruntime.get_available_providers()]
+    session = onnxruntime.InferenceSession(str(network), options, providers=there)
+    return session, wanted[session.get_providers()[0]]
 
 
 def _network(model: ModelFiles) -> Path:

@@ -3,12 +3,13 @@
 import ctypes
 import hashlib
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from videoannotator.annotations import Utterance, Word
 from videoannotator.errors import StageFailed
-from videoannotator.jobs import ModelUsed
+from videoannotator.jobs import ModelFiles, ModelUsed
 from videoannotator.pipelines.contract import Stage
 from videoannotator.pipelines.speech_recognition import RATE, Heard, Hearing, Parameters
 
@@ -49,19 +50,24 @@ def load(stage: Stage, parameters: Parameters, device: str, arithmetic: str) -> 
     or a form that this CTranslate2 does not know.
     """
     import ctranslate2
-    from faster_whisper import WhisperModel
 
     files = stage.model(f"faster-whisper-{parameters.model}")
     if files is None:
         raise StageFailed(f"The model faster-whisper-{parameters.model} was not handed over.", code="MODEL_MISSING")
     ctranslate2.set_random_seed(SEED)
     try:
-        return WhisperModel(
-            files.path, device=device, compute_type=arithmetic, cpu_threads=stage.threads, local_files_only=True
-        )
+        return _loaded(files, device, arithmetic, stage.threads)
     except (RuntimeError, ValueError) as exc:
         hint = f"Run: videoannotator models remove {files.name}, then models pull {files.name}"
         raise StageFailed(f"{files.name} cannot be loaded: {exc}.", hint=hint, code="MODEL_DAMAGED") from exc
+
+
+@lru_cache(maxsize=1)
+def _loaded(files: ModelFiles, device: str, arithmetic: str, threads: int) -> Any:
+    """Once in the life of a process that stays warm; it remembers nothing of what it has heard."""
+    from faster_whisper import WhisperModel
+
+    return WhisperModel(files.path, device=device, compute_type=arithmetic, cpu_threads=threads, local_files_only=True)
 
 
 def _silero() -> ModelUsed:

@@ -59,6 +59,12 @@ class Chunk(msgspec.Struct, frozen=True):
 _CHUNK = msgspec.msgpack.Decoder(Chunk)
 
 
+def prepare() -> None:
+    from faster_whisper.vad import get_vad_model
+
+    get_vad_model()
+
+
 def run(stage: Stage) -> Result:
     parameters = stage.parameters(Parameters)
     track = sound(stage.video_path, stage.video)

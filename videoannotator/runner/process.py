@@ -143,11 +143,16 @@ class Runner:
 
     def expect(self, making: Making) -> None:
         """A stage may follow in a moment: have a process for it that is loading its libraries already."""
-        if self._standby.has_fresh(making):
+        if self._standby.has_one(making):
             return
         # Where it cannot be started, the stage will say so.
         with open(os.devnull, "wb") as nowhere, suppress(StageDied):  # noqa: PTH123  (it does not block)
             self._standby.put_fresh(Resident(self._begin(making, nowhere.fileno()), making))
+
+    @property
+    def waiting_pids(self) -> tuple[int, ...]:
+        """Of the processes that wait for a stage."""
+        return self._standby.pids
 
     async def end_warm(self) -> None:
         """End the processes that wait and keep something in memory; it is free when this returns."""

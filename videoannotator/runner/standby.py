@@ -88,8 +88,12 @@ class Standby:
         self._waiting: dict[Resident, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
-    def has_fresh(self, making: Making) -> bool:
-        return any(r.making == making and not r.loaded for r in self._waiting)
+    @property
+    def pids(self) -> tuple[int, ...]:
+        return tuple(resident.group.pid for resident in self._waiting)
+
+    def has_one(self, making: Making) -> bool:
+        return any(resident.making == making for resident in self._waiting)
 
     def take(self, making: Making, loaded: str) -> Resident | None:
         """One that fits, the warmest first. From now on the caller ends it, or gives it back."""

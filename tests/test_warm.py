@@ -1,0 +1,59 @@
+"""Pipelines that declare themselves warm, in the whole engine: the same bytes, and every guard as before."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.clips import Clips
+from tests.stages import is_alive
+from tests.test_worker import until_final
+from videoannotator.jobs import Job, JobStatus
+from videoannotator.settings import Settings
+from videoannotator.workspace import Selection, Workspace
+
+WITHOUT_A_DOWNLOAD = (
+    "scene_detection",
+    "voice_activity",
+    pytest.param("face_analysis", marks=pytest.mark.slow),
+    pytest.param("person_tracking", marks=pytest.mark.slow),
+)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(storage_dir=tmp_path / "storage", min_free_bytes=1, cache="off", browser_copy=False)
+
+
+async def run(workspace: Workspace, clip: Path, *pipelines: str) -> Job:
+    selection = Selection(pipelines=pipelines)
+    (job,) = await workspace.submit(await workspace.admit(clip, clip.name, selection, owns_video=False))
+    return await until_final(workspace, job.id)
+
+
+def files(settings: Settings, job: Job) -> dict[str, bytes]:
+    folder = settings.storage_dir / "results" / job.id
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.name != "manifest.json"}
+
+
+def logs(settings: Settings, job: Job) -> dict[str, str]:
+    folder = settings.storage_dir / "logs" / job.id
+    return {file.name: file.read_text() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("pipeline", WITHOUT_A_DOWNLOAD)
+async def test_a_warm_process_makes_the_same_bytes_as_a_new_one(
+    settings: Settings, clips: Clips, sample: Path, pipeline: str
+) -> None:
+    """Another video in between: nothing of it may be in the next result, nor in its log."""
+    other = clips.path("h264.mp4")
+    async with Workspace.open(settings) as workspace:
+        cold = await run(workspace, sample, pipeline)
+        between = await run(workspace, other, pipeline)
+        warm = await run(workspace, sample, pipeline)
+        family = workspace.runner.waiting_pids
+
+    assert {JobStatus.COMPLETED} == {cold.status, between.status, warm.status}
+    assert files(settings, cold) == files(settings, warm)
+    assert not any(is_alive(pid) for pid in family)
+    assert 1 == len(family), "one process served all three"
+    assert other.name not in str(logs(settings, warm))
