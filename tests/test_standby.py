@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 import pytest
 
@@ -190,7 +191,7 @@ async def test_nothing_waits_when_the_runner_is_closed(tmp_path: Path) -> None:
     async with Runner.open(storage_id) as runner:
         bench = Bench(runner, tmp_path, storage_id)
         await found_by(bench, WARMTH)
-        runner.expect(MAKING)
+        runner.expect(msgspec.structs.replace(MAKING, threads=2))
         waiting = [process.pid for process in bench.left()]
 
     assert 2 == len(waiting)
