@@ -1,8 +1,8 @@
 """
 What the machine and the server use: processor, memory, GPUs, the disk of the storage directory.
 
-`Resources.latest` is at most SAMPLE_SECONDS old and costs nothing to read. A sample takes a fraction of a millisecond
-without a GPU (scripts/bench/resources.py), in a thread, so that a disk that hangs does not hold up the server.
+`Resources.latest` is at most SAMPLE_SECONDS old and costs nothing to read. A sample takes some 2 ms without a GPU, and
+all of them 0.15 % of a core (scripts/bench/resources.py), in a thread: a disk that hangs does not hold up the server.
 """
 
 import asyncio
@@ -95,7 +95,7 @@ class Resources:
 
     async def _look(self, *, gpus: bool) -> None:
         try:
-            self.latest = await asyncio.to_thread(self._sample, gpus=gpus)
+            self.latest = await asyncio.to_thread(self.sample, gpus=gpus)
         except (OSError, psutil.Error) as exc:
             if self.latest is not None:
                 log.warning("the machine does not say what it uses", reason=str(exc))
@@ -104,7 +104,8 @@ class Resources:
         for listener in self._listeners:
             listener(self.latest)
 
-    def _sample(self, *, gpus: bool) -> Sample:
+    def sample(self, *, gpus: bool) -> Sample:
+        """One look. Blocks."""
         memory, disk = psutil.virtual_memory(), psutil.disk_usage(str(self._folder))
         with self._process.oneshot():
             times, own = self._process.cpu_times(), self._process.memory_info().rss
