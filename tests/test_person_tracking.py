@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -12,10 +11,10 @@ from pycocotools.coco import COCO
 
 from tests.clips import Clips
 from tests.staging import Ran, run
-from tests.viewer import detected_as
 from videoannotator.annotations import BoundingBox, Build, Keypoint, Person, Sample
 from videoannotator.formats.persons import KEYPOINTS, read_persons, write_persons
 from videoannotator.formats.table import read_table
+from videoannotator.formats.viewer import Verdict, judge
 from videoannotator.jobs import Video
 from videoannotator.pipelines.build import BORDER, LEAST_FRAMES, builds
 
@@ -87,7 +86,7 @@ def test_no_person_is_found_where_there_is_none(clips: Clips, tmp_path: Path) ->
     assert people == ()
     assert len(samples) == 40
     assert read_table(ran.folder / "person_tracking.csv") == []
-    assert detected_as(ran.folder / "person_tracking.json") == "person_tracking"
+    assert judge(ran.folder / "person_tracking.json") == Verdict("person_tracking")
 
 
 # -- adult or child
@@ -158,20 +157,9 @@ def test_only_what_is_seen_in_the_picture_is_drawn(tmp_path: Path) -> None:
     assert row["num_keypoints"] == 16
 
 
-REQUIRED: dict[str, Any] = {
-    "id": int, "image_id": str, "category_id": int, "keypoints": list, "num_keypoints": int, "bbox": list,
-    "area": float, "iscrowd": int, "score": float, "timestamp": float, "frame_number": int, "person_id": str,
-    "person_label": str, "labeling_method": str, "label_confidence": float,
-}  # fmt: skip
-
-
 def test_the_viewer_takes_every_person(tmp_path: Path) -> None:
     """One record that breaks its rules loses the whole file there."""
     file = written(tmp_path, *(person(s) for s in SAMPLES))
 
-    assert detected_as(file) == "person_tracking"
-    for row in json.loads(file.read_text())["annotations"]:
-        assert {name: type(row[name]) for name in REQUIRED} == REQUIRED
-        assert len(row["keypoints"]) == 51
-        assert isinstance(row["track_id"], int)
-        assert not {"face_id", "attributes", "emotions"} & row.keys()
+    assert judge(file) == Verdict("person_tracking")
+    assert not {"face_id", "attributes", "emotions"} & json.loads(file.read_text())["annotations"][0].keys()
