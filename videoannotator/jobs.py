@@ -418,9 +418,12 @@ class Event(msgspec.Struct, frozen=True):
     type: str
     job_id: str | None
     batch_id: str | None
-    data: dict[str, Any]
     json: bytes
-    """`data` as it is stored and sent, encoded once however many hear it."""
+    """What it says, a JSON object as it is stored and sent: encoded once, however many hear it."""
+
+    @property
+    def data(self) -> dict[str, Any]:
+        return msgspec.json.decode(self.json, type=dict[str, Any])
 
 
 class Heard(msgspec.Struct, frozen=True):

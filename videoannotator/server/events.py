@@ -82,8 +82,8 @@ async def events_socket(
     try:
         code, reason = await _converse(socket, following, stopping)
         await until_said(_close(socket, code, reason), FAREWELL_SECONDS, socket.scope)
-    except WebSocketDisconnect:
-        return
+    except (WebSocketDisconnect, OSError):
+        return  # it left, or left while something was being sent
     finally:
         await end(stopping)
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
+import anyio.lowlevel
 import msgspec
 
 from videoannotator.jobs import Event
@@ -38,6 +39,7 @@ _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),
+    (b"connection", b"close"),
 ]
 
 
@@ -124,6 +126,7 @@ async def until_said(words: Awaitable[None], limit_seconds: float, scope: Any) -
         abort: Callable[[], None] | None = scope.get(ABORT)
         if abort is not None:
             abort()
+            await anyio.lowlevel.checkpoint()  # the connection is told in the loop's next turn
 
 
 async def _send(send: Any, chunk: bytes) -> None:
