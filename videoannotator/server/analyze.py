@@ -53,7 +53,7 @@ class TaskAnswer(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Why it failed; with SUCCESS, which part is missing."""
 
 
-@post([f"{root}/analyze" for root in _ROOTS], status_code=202, opt=limited(WRITE, "submissions"))
+@post([f"{root}/analyze" for root in _ROOTS], status_code=202, opt=limited(WRITE, "analyses"))
 async def analyze(
     request: ApiRequest,
     workspace: NamedDependency[Workspace],

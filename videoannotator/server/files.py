@@ -53,7 +53,8 @@ async def serve_file(path: Path, request: ApiRequest, *, name: str, media_type: 
         span = asked_span(headers.get("range"), size) if headers.get("if-range", tag) == tag else None
     except Refused as refusal:
         status, told, body = answer(refusal, request.scope)
-        return Streamed(_only(body), status=status, headers=told | {"Content-Range": f"bytes */{size}"})
+        about_it = {"Content-Range": f"bytes */{size}", "Content-Length": str(len(body))}
+        return Streamed(_only(body), status=status, headers=told | about_it)
     about |= {"Content-Type": media_type, "Content-Disposition": attachment(name)}
     if span is None:
         whole = Span(0, size - 1)
