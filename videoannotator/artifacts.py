@@ -26,6 +26,7 @@ from typing import Any, Literal
 import msgspec
 
 from videoannotator.errors import NotFound, StorageTrouble
+from videoannotator.faults import reach
 from videoannotator.formats.viewer import shown_together
 from videoannotator.jobs import Artifact, Job, NewJob, Output, Stage, StageStatus
 from videoannotator.nofollow import open_file
@@ -129,6 +130,7 @@ class Artifacts:
         folder, results = self._attempt(job_id, pipeline, token), self.results(job_id)
         for artifact in artifacts:
             (folder / artifact.name).replace(results / artifact.name)
+            reach("artifact.moved")
         _sync(results)
         self.abandon(job_id, pipeline, token)
 

@@ -22,6 +22,7 @@ from pathlib import Path
 import msgspec
 
 from videoannotator.artifacts import clone_or_copy, link_or_copy
+from videoannotator.faults import reach
 from videoannotator.jobs import StageResult
 from videoannotator.logs import get_logger
 
@@ -91,7 +92,9 @@ class Cache:
                 link_or_copy(files / artifact.name, new / artifact.name)
             (new / _ENTRY).write_bytes(_written(result))
             entry.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            reach("cache.written")
             new.rename(entry)
+            reach("cache.kept")
         except OSError as exc:
             if not entry.is_dir():  # else its twin was faster
                 log.warning("a result could not be cached", reason=str(exc))

@@ -13,6 +13,7 @@ from typing import Any
 
 from videoannotator.artifacts import sha256, video_path
 from videoannotator.errors import Conflict, LeaseLost, Refused, StorageTrouble, Unreachable
+from videoannotator.faults import reach
 from videoannotator.formats import viewer
 from videoannotator.insistence import PASSING
 from videoannotator.jobs import Claim, Job, JobStatus, StageError, StageStatus
@@ -163,6 +164,7 @@ class JobRun:
         job = await self._store.get(job_id)
         await self._drop_chunks()
         await self._write_manifest(job)
+        reach("job.manifest")
         try:
             ended = await self._insist(
                 lambda: self._store.finish(self._claim, not_shown=_not_shown(job), shortfall=self._shortfall)
@@ -172,6 +174,7 @@ class JobRun:
                 raise
             await self._finish_cancelled()
             return
+        reach("job.finished")
         self._log.info("job ended", status=ended.status, outcome=ended.outcome)
 
     async def _write_manifest(self, job: Job) -> None:

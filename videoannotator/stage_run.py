@@ -17,6 +17,7 @@ from videoannotator.artifacts import Artifacts, video_path
 from videoannotator.cache import Cache
 from videoannotator.errands.desk import Desk
 from videoannotator.errors import Refused, StageEnded, StageFailed, StorageTrouble, VideoAnnotatorError
+from videoannotator.faults import reach
 from videoannotator.fetching import fetch
 from videoannotator.fingerprint import fingerprint
 from videoannotator.gate import Gate
@@ -191,11 +192,13 @@ class StageRun:
         need = _need(self._tools.catalogue.get(self._stage.pipeline), self._stage.used_config, self._claim.job.priority)
         async with self._tools.scheduler.room(need, self._wait_for_memory) as self._place, self._tools.gate.work():
             await self._store.start_stage(self._claim, self._stage.pipeline)
+            reach("stage.started")
             started = time.monotonic()
             try:
                 folder = await asyncio.to_thread(self._artifacts.begin, *self._where)
                 self._chunks = await asyncio.to_thread(self._chunks_folder)
                 done = await self._run_process(folder, await self._models())
+                reach("stage.done")
                 sealed = await asyncio.to_thread(self._artifacts.seal, *self._where, done.outputs)
             except (StageEnded, StorageTrouble) as ended:
                 await asyncio.to_thread(self._artifacts.abandon, *self._where)
@@ -204,6 +207,7 @@ class StageRun:
                 await asyncio.to_thread(self._artifacts.abandon, *self._where)
                 raise
             else:
+                reach("stage.sealed")
                 await self._complete(done, sealed, time.monotonic() - started)
 
     def _wait_for_memory(self, why: str) -> None:
@@ -309,7 +313,9 @@ class StageRun:
 
     async def _publish(self, result: StageResult) -> None:
         await self._tools.insist(lambda: self._store.finish_stage(self._claim, self._stage.pipeline, result))
+        reach("stage.recorded")
         await asyncio.to_thread(self._artifacts.publish, *self._where, result.artifacts)
+        reach("stage.published")
         await self._drop_chunks()
         self._log.info("stage completed", seconds=result.seconds, annotations=result.annotations, cached=result.cached)
         self._is_over = True
@@ -342,6 +348,7 @@ class StageRun:
                 self._claim, pipeline, error, delay_seconds=retry.delay_seconds, eased=retry.eased
             )
         )
+        reach("stage.put_back")
         told = f"{error.message} {retry.told}"
         await self._tools.insist(lambda: self._store.log(self._claim, pipeline, "warning", told))
 

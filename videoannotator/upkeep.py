@@ -17,6 +17,7 @@ import msgspec
 from videoannotator.artifacts import Artifacts, sha256
 from videoannotator.cache import Cache
 from videoannotator.errors import NotFound
+from videoannotator.faults import reach
 from videoannotator.jobs import Job, new_id
 from videoannotator.keeping import ErasedFile, OldJob, Receipt
 from videoannotator.logs import get_logger
@@ -191,6 +192,7 @@ async def remove_job(store: Store, artifacts: Artifacts, job_id: str) -> None:
         await store.remove(job_id)
     except NotFound:
         log.debug("the job is gone already", job_id=job_id)
+    reach("job.forgotten")
     await asyncio.to_thread(artifacts.remove, job_id)
     if digest is not None and not await store.jobs_with_content(digest):
         await asyncio.to_thread(Cache(artifacts.cache, 0).forget, digest)

@@ -14,6 +14,7 @@ from videoannotator.cache import Cache
 from videoannotator.devices import Devices
 from videoannotator.errands.desk import Desk
 from videoannotator.errors import StorageTrouble
+from videoannotator.faults import reach
 from videoannotator.gate import Gate
 from videoannotator.insistence import Insistence
 from videoannotator.job_run import LOOK_AGAIN_SECONDS, JobRun, end
@@ -117,6 +118,7 @@ class Worker:
             claim = await self._store.claim("worker")
             if claim is None:
                 return
+            reach("job.claimed")
             run = JobRun(self._tools, claim)
             self._jobs[asyncio.create_task(run.work(), name=f"job {claim.job.id}")] = run
 

@@ -26,6 +26,7 @@ from multipart import (  # type: ignore[import-untyped]
 )
 
 from videoannotator.errors import FieldProblem, InvalidConfig, Refused, StorageTrouble, VideoAnnotatorError
+from videoannotator.faults import reach
 
 BLOCK_BYTES = 1024**2
 STALL_SECONDS = 60.0
@@ -84,6 +85,7 @@ async def receiving(
         form = _Form(part, limits)
         await form.read(request)
         await part.finish()
+        reach("upload.received")
         yield Upload(path=part.path, filename=form.filename or "", fields=form.fields, sha256=part.sha256)
     finally:
         await part.remove()

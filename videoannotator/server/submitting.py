@@ -15,6 +15,7 @@ import msgspec
 
 from videoannotator.artifacts import stored_name
 from videoannotator.errors import NotFound, Refused
+from videoannotator.faults import reach
 from videoannotator.jobs import Errands, Idempotency, Job, NewJob, new_id
 from videoannotator.server.auth import Caller
 from videoannotator.server.datasets import find_video
@@ -96,6 +97,7 @@ async def _queue_form(upload: Upload, asked: Asked, workspace: Workspace) -> Mad
     place = workspace.artifacts.video_folder(job_id) / stored_name(upload.filename)
     async with removed_unless_queued(workspace, job_id):
         await asyncio.to_thread(_move, upload.path, place)
+        reach("upload.moved")
         syncing = asyncio.create_task(asyncio.to_thread(_sync_folders, place), name="sync")  # while the video is probed
         try:
             job = await _admit(workspace, place, upload.filename, asked, job_id)
@@ -141,12 +143,14 @@ async def _admit(workspace: Workspace, path: Path, filename: str, asked: Asked, 
 
 async def _submit(workspace: Workspace, job: NewJob, repeatable: Idempotency | None) -> Made:
     """A caller that leaves meanwhile is let go when it is known whether there is the job."""
+    reach("job.admitted")
     submitting = asyncio.create_task(workspace.submit(job, once=repeatable), name=f"submit {job.id}")
     try:
         (queued,) = await asyncio.shield(submitting)
     except asyncio.CancelledError:
         await asyncio.wait({submitting})
         raise
+    reach("job.queued")
     return Made(queued, earlier=queued.id != job.id)
 
 

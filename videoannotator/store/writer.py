@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
+from videoannotator.faults import reach
 from videoannotator.store.bell import Bell
 from videoannotator.store.trouble import closed, of_sqlite
 
@@ -129,7 +130,9 @@ class Writer:
             for write in batch:
                 self._attempt(connection, write)
             newest = _newest_event(connection)
+            reach("store.committing")
             connection.execute("COMMIT")
+            reach("store.committed")
         except Exception as exc:  # handed to all whose rows went with it
             meaning = self._meaning(exc)
             for write in batch:
