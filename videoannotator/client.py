@@ -119,6 +119,19 @@ class Client:
     def _received(self, upload_id: str) -> int:
         return int(self._call("HEAD", f"/uploads/{upload_id}", headers=_TUS).headers["upload-offset"])
 
+    # -- keys
+
+    def tokens(self) -> list[dict[str, Any]]:
+        return list(self._object("GET", "/tokens")["tokens"])
+
+    def make_token(self, name: str, scope: str, days: float | None = None) -> dict[str, Any]:
+        """The key with its `secret`, which nobody sees again; without `days` it does not expire."""
+        expiry = {} if days is None else {"expires_in_seconds": max(1, round(days * 86400))}
+        return self._object("POST", "/tokens", json={"name": name, "scope": scope} | expiry)
+
+    def revoke_token(self, token_id: str) -> None:
+        self._call("DELETE", f"/tokens/{token_id}")
+
     # -- results
 
     def results(self, job_id: str) -> dict[str, Any]:
