@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 from tests.declared import declare
+from tests.described import as_described
 from videoannotator.jobs import Token, new_id
 from videoannotator.server.app import building
 from videoannotator.server.auth import Keys, Scope, new_secret, secret_hash
@@ -42,7 +43,10 @@ class Served:
 
     def client(self, key: str | None = None, **headers: str) -> httpx.AsyncClient:
         given = {"authorization": f"Bearer {key}"} if key else {}
-        return httpx.AsyncClient(base_url=self.url, headers=given | headers, timeout=30, trust_env=False)
+        hooks = {"response": [as_described]}
+        return httpx.AsyncClient(
+            base_url=self.url, headers=given | headers, timeout=30, trust_env=False, event_hooks=hooks
+        )
 
     async def key(self, scope: Scope, *, expired: bool = False) -> str:
         """A new key with that scope."""
