@@ -27,6 +27,7 @@ from videoannotator.pipelines.supplies import Lack, Supplies
 from videoannotator.settings import Settings
 
 _NOWHERE = Path(os.devnull)
+_MOST_PROBLEMS = 100
 
 
 class Catalogue:
@@ -98,11 +99,16 @@ class Catalogue:
     def check(
         self, selected: Iterable[str], config: Mapping[str, Mapping[str, Any]]
     ) -> tuple[dict[str, dict[str, Any]], tuple[FieldProblem, ...]]:
-        """Complete configurations of the selected pipelines, and everything that is wrong, all at once."""
+        """
+        Complete configurations of the selected pipelines, and everything that is wrong, all at once; of hundreds of
+        problems the first hundred or so.
+        """
         complete: dict[str, dict[str, Any]] = {}
         problems: list[FieldProblem] = []
         chosen = list(dict.fromkeys(selected))
         for name in chosen:
+            if len(problems) >= _MOST_PROBLEMS:
+                break
             if name not in self.names:
                 problems.append(self._unknown(name, "selected_pipelines"))
                 continue

@@ -17,6 +17,7 @@ MAX_BODY_BYTES = 1024**2
 """Of every request but uploads: nothing that people write into JSON is longer."""
 
 _MOST_NESTED = 64
+_MOST_FIELDS = 1000
 
 
 class ApiRequest(Request[Any, Any, Any]):
@@ -110,6 +111,7 @@ def _check_values(value: Any) -> None:
         if not level:
             return
         _refuse_huge_numbers(level)
+        _refuse_huge_objects(level)
         level = [inner for outer in level if isinstance(outer, dict | list) for inner in _inside(outer)]
     if level:
         raise _too_deep()
@@ -122,6 +124,12 @@ def _refuse_huge_numbers(values: list[Any]) -> None:
             isinstance(value, float) and not math.isfinite(value)
         ):
             raise Refused("A number is larger than 64 bits can hold.", code="MALFORMED_JSON")
+
+
+def _refuse_huge_objects(values: list[Any]) -> None:
+    """Each field that is not known would be told with all that are: seconds of work for a megabyte."""
+    if any(isinstance(value, dict) and len(value) > _MOST_FIELDS for value in values):
+        raise Refused(f"A JSON object here has up to {_MOST_FIELDS} fields.", code="MALFORMED_JSON")
 
 
 def _inside(value: dict[str, Any] | list[Any]) -> Iterable[Any]:

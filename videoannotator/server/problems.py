@@ -66,6 +66,9 @@ _BY_CODE = {
     "SHUTTING_DOWN": 503,
 }
 
+_MOST_PROBLEMS = 100
+_LONGEST_SENTENCE = 2000
+
 _RETRY_AFTER_SECONDS = {"SHUTTING_DOWN": 5, "STORAGE_FULL": 60}
 
 log = get_logger(__name__)
@@ -140,18 +143,29 @@ def _problem(error: VideoAnnotatorError, status: int, scope: Scope) -> Problem:
         type=f"urn:videoannotator:error:{error.code.lower().replace('_', '-')}",
         title=error.code.replace("_", " ").capitalize(),
         status=status,
-        detail=redacted(str(error)),
+        detail=_short(redacted(str(error))),
         error=Envelope(
             code=error.code,
-            message=redacted(error.message),
-            hint=redacted(error.hint) or None,
-            field=error.field,
+            message=_short(redacted(error.message)),
+            hint=_short(redacted(error.hint)) or None,
+            field=None if error.field is None else _short(error.field),
             detail=None,
             timestamp=datetime.now(UTC),
             request_id=scope["state"].get("request_id"),
         ),
-        errors=error.problems if isinstance(error, InvalidConfig) else (),
+        errors=tuple(map(_short_problem, error.problems[:_MOST_PROBLEMS])) if isinstance(error, InvalidConfig) else (),
     )
+
+
+def _short_problem(problem: FieldProblem) -> FieldProblem:
+    return FieldProblem(
+        _short(problem.field), _short(problem.message), problem.code, _short(problem.hint), problem.allowed
+    )
+
+
+def _short(text: str) -> str:
+    """What a caller sent stands in messages; a megabyte of it is not sent back, and least of all five times."""
+    return text if len(text) <= _LONGEST_SENTENCE else f"{text[:_LONGEST_SENTENCE]}..."
 
 
 def _headers(exc: Exception, error: VideoAnnotatorError) -> dict[str, str]:
