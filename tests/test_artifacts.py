@@ -3,6 +3,7 @@
 import hashlib
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,21 @@ def test_hashing_stops_when_asked(tmp_path):
         sha256(file, stop)
 
     assert hashlib.sha256(file.read_bytes()).hexdigest() == sha256(file)
+
+
+def test_stages_of_a_job_that_begin_and_end_at_once_do_not_disturb_each_other(tmp_path):
+    """The folder of the attempt is theirs together: who ends last removes it, and who begins then makes it again."""
+    artifacts = Artifacts(tmp_path)
+    artifacts.prepare()
+
+    def work(pipeline: str) -> None:
+        for _ in range(300):
+            folder = artifacts.begin("job_x", pipeline, 1)
+            (folder / "out.json").write_text("{}")
+            artifacts.abandon("job_x", pipeline, 1)
+
+    with ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(work, f"p{number}") for number in range(4)]:
+            done.result()
+
+    assert [] == os.listdir(tmp_path / "results" / "job_x")

@@ -183,9 +183,10 @@ async def test_erasing_a_participant_takes_the_original_only_when_asked(tmp_path
     data.mkdir()
     original = data / "visit.mp4"
     original.write_bytes(clips.path("h264.mp4").read_bytes())
+    (data / "broken Mia.mp4").write_bytes(b"0" * 5000)
     async with serving(tmp_path, data_roots=(data,)) as server:
         dataset = (await server.http.post("/api/v1/datasets", json={"name": "d", "base_path": str(data)})).json()["id"]
-        order = {"dataset_id": dataset, "selected_pipelines": ["behaves"], "tags": ["participant-17"]}
+        order = {"dataset_id": dataset, "selected_pipelines": ["behaves"], "tags": ["participant-17"], "name": "Mia"}
         batch = (await server.http.post("/api/v1/batches", json=order)).json()
         await server.ended(batch["jobs"][0]["id"])
 
@@ -197,8 +198,11 @@ async def test_erasing_a_participant_takes_the_original_only_when_asked(tmp_path
         second = await server.http.post("/api/v1/system/erase", json={"tag": "participant-17", "originals": True})
 
     assert (1, 1, True) == (first["jobs"], first["originals_left"], left)
-    assert ("(erased)", "removed") == (report["videos"][0]["video"], report["videos"][0]["state"])
+    assert {("(erased)", "removed"), ("(erased)", "rejected")} == {(v["video"], v["state"]) for v in report["videos"]}
+    assert not any(word in json.dumps(report) for word in ("Mia", "participant-17", "visit"))
     assert hashlib.sha256(b"participant-17").hexdigest() == first["tag_sha256"]
+    database = (tmp_path / "storage" / DATABASE).read_bytes()
+    assert not any(word in database for word in (b"participant-17", b"Mia", b"visit.mp4"))
     assert (0, False) == (second.json()["originals_left"], original.exists())
     assert "original" in {file["kind"] for file in second.json()["files"]}
 

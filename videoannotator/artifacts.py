@@ -20,6 +20,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -87,7 +88,7 @@ class Artifacts:
         try:
             self.log(job_id, pipeline).parent.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
+            _make(folder)
         except OSError as exc:
             raise storage_trouble(exc, folder) from exc
         return folder
@@ -138,7 +139,7 @@ class Artifacts:
         """Remove what an attempt left."""
         folder = self._attempt(job_id, pipeline, token)
         shutil.rmtree(folder, ignore_errors=True)
-        if folder.parent.is_dir() and not any(folder.parent.iterdir()):
+        with suppress(OSError):  # not empty while another stage is at work, or gone by another that ended just now
             folder.parent.rmdir()
 
     def settle(self, job_id: str, artifacts: Iterable[Artifact]) -> None:
@@ -284,6 +285,15 @@ def link_or_copy(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
+
+
+def _make(folder: Path) -> None:
+    """Again where another stage, that has just ended, removed the folder above between two steps of this."""
+    for _ in range(100):
+        with suppress(FileNotFoundError, FileExistsError):
+            folder.mkdir(parents=True)
+            return
+    folder.mkdir(parents=True)
 
 
 def _seal(file: Path, pipeline: str, output: Output) -> Artifact:

@@ -53,6 +53,9 @@ class Client:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._http.close()
 
+    def health(self) -> dict[str, Any]:
+        return self._object("GET", "/system/health")
+
     # -- jobs and batches
 
     def job(self, job_id: str) -> dict[str, Any]:

@@ -105,17 +105,21 @@ class Erasure:
     async def of_tag(self, tag: str, *, originals: bool) -> Receipt:
         """Raises NotFound (NOTHING_TO_ERASE)."""
         found = await self._store.jobs_with_tag(tag)
-        return await self._erase(found, originals=originals, tag_sha256=hashlib.sha256(tag.encode()).hexdigest())
+        batches = await self._store.forget_tag(tag)
+        return await self._erase(
+            found, batches=batches, originals=originals, tag_sha256=hashlib.sha256(tag.encode()).hexdigest()
+        )
 
     async def _erase(
         self,
         job_ids: Sequence[str],
         *,
         originals: bool,
+        batches: int = 0,
         video_sha256: str | None = None,
         tag_sha256: str | None = None,
     ) -> Receipt:
-        if not job_ids:
+        if not job_ids and not batches:
             message = "No job has this video or tag."
             hint = "Look at the hash, or at the tags of the jobs."
             raise NotFound(message, hint=hint, code="NOTHING_TO_ERASE")

@@ -178,12 +178,15 @@ def _follow(client: Any, batch_id: str) -> dict[str, Any]:
     while True:
         try:
             batch: dict[str, Any] = client.batch(batch_id)
+            paused = client.health()["worker_info"]["worker_status"] == "paused"
         except (Refused, StorageTrouble) as trouble:
             if trouble.code not in ("SERVER_NOT_REACHED", "SHUTTING_DOWN"):
                 raise
             line.show(f"{trouble.message} Trying again.", ended=-1)
         else:
-            line.show(_progress(batch), ended=_ended(batch))
+            line.show(
+                _progress(batch) + (", the server is paused: its disk is low" if paused else ""), ended=_ended(batch)
+            )
             if batch["state"] == "finished":
                 line.close()
                 return batch

@@ -8,6 +8,7 @@ which goes when the command ends; results appear in their place whole or not at 
 import asyncio
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
@@ -71,6 +72,7 @@ class _Run:
             broken = asyncio.create_task(workspace.failed.wait(), name="worker watch")
             trouble = asyncio.create_task(workspace.worker.in_trouble.wait(), name="storage watch")
             watched = {following, stop, broken, trouble}
+            pausing = asyncio.create_task(_tell_of_pauses(workspace), name="pauses")
             try:
                 await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
                 if stop.done() and not following.done():
@@ -83,9 +85,9 @@ class _Run:
                 if following.done():
                     following.result()
             finally:
-                for task in watched:
+                for task in (*watched, pausing):
                     task.cancel()
-                await asyncio.wait(watched)
+                await asyncio.wait({*watched, pausing})
             if interrupted.is_set():
                 return EXIT_INTERRUPTED
             return 0 if self._all_well else EXIT_SOME_FAILED
@@ -153,6 +155,16 @@ class _Run:
                 await self._workspace.cancel(job_id)
             except Conflict:
                 continue  # it ended on its own just now
+
+
+async def _tell_of_pauses(workspace: Workspace) -> None:
+    """A disk that is nearly full lets nothing begin; who waits must know for what. On standard error, once each."""
+    told = None
+    while True:
+        if (why := workspace.worker.gate.low_disk) is not told:
+            sys.stderr.write(f"[WARNING] {why}\n" if why else "[OK] There is space again; it goes on.\n")
+            told = why
+        await asyncio.sleep(1)
 
 
 @asynccontextmanager

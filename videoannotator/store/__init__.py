@@ -384,6 +384,12 @@ class Store(Protocol):
     async def forget_names(self, job_ids: Sequence[str]) -> None:
         """Batches keep a line for each of these jobs, without the video's name."""
 
+    async def forget_tag(self, tag: str) -> int:
+        """
+        How many batches were submitted with this tag: they lose it with their name, and the names of videos that no
+        job was made of.
+        """
+
     async def put_receipt(self, receipt: Receipt) -> None:
         """A later one with the same id takes its place."""
 

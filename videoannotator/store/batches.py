@@ -184,6 +184,9 @@ SELECT code, sum(videos) FROM (
     SELECT s.error_code AS code, count(DISTINCT s.job) AS videos FROM jobs JOIN stages AS s ON s.job = jobs.seq
     WHERE {_LATEST} AND s.status = 'failed' GROUP BY s.error_code
     UNION ALL
+    SELECT error_code, count(*) FROM jobs WHERE {_LATEST} AND status = 'failed'
+        AND NOT EXISTS (SELECT 1 FROM stages AS s WHERE s.job = jobs.seq AND s.status = 'failed') GROUP BY error_code
+    UNION ALL
     SELECT error_code, count(*) FROM batch_inputs WHERE batch_id = :batch AND state = 'rejected' GROUP BY error_code
 ) GROUP BY code ORDER BY code"""  # noqa: S608
 

@@ -64,6 +64,24 @@ def forget_names(connection: sqlite3.Connection, job_ids: Sequence[str]) -> None
     connection.executemany("DELETE FROM idempotency_keys WHERE job_id = ?", jobs)
 
 
+def forget_tag(connection: sqlite3.Connection, tag: str) -> int:
+    """
+    How many batches were submitted with this tag. They lose it with their name, and the names of the videos that no job
+    was made of; what still waits to be looked at is cancelled.
+    """
+    sql = "SELECT id FROM batches WHERE EXISTS (SELECT 1 FROM json_each(plan, '$.tags') WHERE value = ?)"
+    batches = [batch_id for (batch_id,) in connection.execute(sql, (tag,)).fetchall()]
+    for batch_id in batches:
+        change = f"""UPDATE batch_inputs SET video = '{ERASED}',
+            error_message = iif(error_code IS NULL, NULL, '{ERASED}'),
+            state = iif(state = 'waiting', 'cancelled', state) WHERE batch_id = ? AND job_id IS NULL"""  # noqa: S608
+        connection.execute(change, (batch_id,))
+        change = f"""UPDATE batches SET name = '{ERASED}', plan = json_set(plan, '$.tags', (
+            SELECT json_group_array(value) FROM json_each(plan, '$.tags') WHERE value <> ?)) WHERE id = ?"""  # noqa: S608
+        connection.execute(change, (tag, batch_id))
+    return len(batches)
+
+
 def remove_old_batches(connection: sqlite3.Connection, before: int, limit: int) -> int:
     """How many batches from before then, of which no job is left and nothing waits, were removed."""
     sql = """DELETE FROM batches WHERE id IN (

@@ -457,6 +457,9 @@ class SqliteStore(Store):
     async def forget_names(self, job_ids: Sequence[str]) -> None:
         await self._database.write(keeping.forget_names, job_ids)
 
+    async def forget_tag(self, tag: str) -> int:
+        return await self._database.write(keeping.forget_tag, tag)
+
     async def put_receipt(self, receipt: Receipt) -> None:
         await self._database.write(keeping.put_receipt, receipt)
 
