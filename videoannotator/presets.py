@@ -1,10 +1,12 @@
 """The presets that come with the program: one YAML file each in `presets/`."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from videoannotator.errors import Refused
+from videoannotator.errors import FieldProblem, InvalidConfig, Refused
 from videoannotator.jobs import Preset
 from videoannotator.settings import bundled
 
@@ -20,6 +22,32 @@ def builtin_presets(folder: Path | None = None) -> dict[str, Preset]:
     """
     files = sorted((folder or bundled("presets")).glob("*.yaml"))
     return {preset.name: preset for preset in map(_read, files)}
+
+
+def chosen(
+    presets: Mapping[str, Preset], name: str | None, pipelines: tuple[str, ...], config: Mapping[str, dict[str, Any]]
+) -> tuple[tuple[str, ...], dict[str, dict[str, Any]]]:
+    """
+    The pipelines that are asked for and their parameters: those given, over those of the preset.
+
+    Without a name, pipelines alone are no preset's; with neither it is the default one.
+
+    Raises:
+        InvalidConfig: PRESET_NOT_FOUND.
+    """
+    if name is None and pipelines:
+        return pipelines, dict(config)
+    wanted = name or DEFAULT_PRESET
+    if wanted not in presets:
+        known, message = tuple(presets), f"No preset is called {wanted!r}."
+        hint = f"There are: {', '.join(known)}."
+        raise InvalidConfig((FieldProblem("preset", message, "PRESET_NOT_FOUND", hint, known),))
+    preset = presets[wanted]
+    picked = pipelines or tuple(preset.pipelines)
+    merged = {pipeline: values for pipeline, values in preset.pipelines.items() if pipeline in picked and values}
+    for pipeline, values in config.items():
+        merged[pipeline] = merged.get(pipeline, {}) | values
+    return picked, merged
 
 
 def _read(file: Path) -> Preset:

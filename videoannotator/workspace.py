@@ -20,12 +20,12 @@ from videoannotator.errands.courier import Courier
 from videoannotator.errands.desk import Desk
 from videoannotator.errands.fetch import Fetcher, filename_of
 from videoannotator.errands.possible import require_possible
-from videoannotator.errors import Conflict, FieldProblem, InvalidConfig, NotFound, StorageTrouble
+from videoannotator.errors import Conflict, NotFound, StorageTrouble
 from videoannotator.jobs import Errands, Idempotency, Job, NewJob, NewStage, Preset, Stage, StageStatus, Video, new_id
 from videoannotator.logs import get_logger
 from videoannotator.outbound.policy import Policy
 from videoannotator.pipelines.catalogue import Catalogue
-from videoannotator.presets import DEFAULT_PRESET, builtin_presets
+from videoannotator.presets import DEFAULT_PRESET, builtin_presets, chosen
 from videoannotator.resources import Resources
 from videoannotator.runner.probers import Probers
 from videoannotator.runner.process import Runner
@@ -299,20 +299,11 @@ class Workspace:
         return presets[name]
 
     async def _resolve(self, selection: Selection) -> tuple[Preset | None, tuple[str, ...], dict[str, dict[str, Any]]]:
-        if selection.preset is None and selection.pipelines:
-            return None, selection.pipelines, selection.config
-        name = selection.preset or DEFAULT_PRESET
         presets = {preset.name: preset for preset in await self.presets()}
-        if name not in presets:
-            known, message = tuple(presets), f"No preset is called {name!r}."
-            hint = f"There are: {', '.join(known)}."
-            raise InvalidConfig((FieldProblem("preset", message, "PRESET_NOT_FOUND", hint, known),))
-        preset = presets[name]
-        pipelines = selection.pipelines or tuple(preset.pipelines)
-        config = {name: values for name, values in preset.pipelines.items() if name in pipelines and values}
-        for name, values in selection.config.items():
-            config[name] = config.get(name, {}) | values
-        return preset, pipelines, config
+        pipelines, config = chosen(presets, selection.preset, selection.pipelines, selection.config)
+        if selection.preset is None and selection.pipelines:
+            return None, pipelines, config
+        return presets[selection.preset or DEFAULT_PRESET], pipelines, config
 
     def _desk(self) -> Desk:
         settings = self.settings

@@ -10,7 +10,19 @@ import sys
 from collections.abc import Sequence
 
 from videoannotator import __version__
-from videoannotator.cli import annotate, backup, batch, catalogue, importing, install, keeping, models, serve, tokens
+from videoannotator.cli import (
+    annotate,
+    backup,
+    batch,
+    catalogue,
+    importing,
+    install,
+    keeping,
+    models,
+    plan,
+    serve,
+    tokens,
+)
 from videoannotator.errors import NotFound, Refused, VideoAnnotatorError
 
 EXIT_FAILED = 1
@@ -39,6 +51,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"videoannotator {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for group in (annotate, serve, catalogue, models, install, keeping, backup, batch, importing, tokens):
+    for group in (annotate, plan, serve, catalogue, models, install, keeping, backup, batch, importing, tokens):
         group.add_to(commands)
     return parser

@@ -35,15 +35,19 @@ def show_pipelines(given: argparse.Namespace) -> int:
 
 
 def show_presets(given: argparse.Namespace) -> int:
+    from videoannotator.pipelines.catalogue import Catalogue
     from videoannotator.presets import builtin_presets
+    from videoannotator.settings import load_settings
 
-    presets = builtin_presets()
+    presets, catalogue = builtin_presets(), Catalogue.of(load_settings())
     if given.json:
         _say_json(list(presets.values()))
         return 0
     for preset in presets.values():
         _say(f"{preset.name:<20} {_first_sentence(preset.description)}")
         _say(f"{'':<20} runs {', '.join(preset.pipelines)}")
+        for lack in catalogue.lacks(preset.pipelines, preset.pipelines):
+            _say(f"{'':<20} not yet: {lack.message} {lack.fix}")
     return 0
 
 

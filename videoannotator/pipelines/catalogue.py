@@ -155,10 +155,20 @@ class Catalogue:
             InvalidConfig: with every problem found; also when the video lacks what each of the pipelines needs.
         """
         complete = self.require(selected, config)
-        stages = tuple(NewStage(n, values, _lacks(self._by_name[n], video)) for n, values in complete.items())
+        stages = tuple(self.stage(video, name, values) for name, values in complete.items())
         if (lacks := [s.skip_because for s in stages if s.skip_because]) and len(lacks) == len(stages):
             raise InvalidConfig((FieldProblem("video", lacks[0].message, lacks[0].code),))
         return stages
+
+    def stage(self, video: Video, name: str, values: dict[str, Any]) -> NewStage:
+        """One of them, with parameters that are complete; it may say why it is to be skipped."""
+        return NewStage(name, values, _lacks(self.get(name), video))
+
+    def lacks(self, selected: Iterable[str], config: Mapping[str, Mapping[str, Any]]) -> tuple[Lack, ...]:
+        """What keeps these pipelines from running here, each thing once; parameters that do not fit are left alone."""
+        complete, _ = self.check(selected, config)
+        found = (self.supplies.lack(self.get(name), values) for name, values in complete.items())
+        return tuple(dict.fromkeys(lack for lack in found if lack is not None))
 
     def copying(self, video: Video) -> tuple[NewStage, ...]:
         """The stage that copies a video for browsers, where they do not play it as it is."""

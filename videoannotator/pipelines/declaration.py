@@ -12,6 +12,9 @@ Scalar = bool | int | float | str
 class Choice(msgspec.Struct, frozen=True, omit_defaults=True):
     value: str
     label: str = ""
+    cost: float = 1.0
+    """How many times as long as with the default it takes, roughly."""
+
     engines: tuple[str, ...] = ()
     """Which engines can do it; empty where all can."""
 
@@ -172,6 +175,13 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         if engine.gpu_memory_bytes is not None:
             return engine.gpu_memory_bytes
         return self.resources.gpu_memory_bytes if self.resources.device == "gpu" or device == "cuda" else None
+
+    def cost(self, values: Mapping[str, Any]) -> float:
+        """How many times as long as with the defaults it takes, as far as the chosen values say."""
+        factor = 1.0
+        for parameter in self.parameters:
+            factor *= next((c.cost for c in parameter.enum if c.value == values.get(parameter.name)), 1.0)
+        return factor
 
     def memory_mb(self, values: Mapping[str, Any]) -> int:
         """Of a stage, roughly."""

@@ -19,13 +19,17 @@ _builtin = functools.cache(builtin_presets)
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
-class PresetAnswer(msgspec.Struct, frozen=True, kw_only=True):
+class PresetAnswer(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     name: str
     version: str
     description: str
     pipelines: dict[str, dict[str, Any]]
     cost: str
     builtin: bool
+    available: bool
+    reason: str | None = None
+    fix: str | None = None
+    """What helps, one step a line; where a command does it, the command."""
 
 
 class PresetList(msgspec.Struct, frozen=True):
@@ -42,13 +46,13 @@ class PresetContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
 @get("/api/v1/presets", opt=READ)
 async def list_presets(workspace: NamedDependency[Workspace]) -> PresetList:
-    presets = tuple(_describe(preset) for preset in await workspace.presets())
+    presets = tuple(_describe(preset, workspace) for preset in await workspace.presets())
     return PresetList(presets, len(presets))
 
 
 @get("/api/v1/presets/{name:str}", opt=READ)
 async def get_preset(workspace: NamedDependency[Workspace], name: FromPath[str]) -> PresetAnswer:
-    return _describe(await workspace.preset(name))
+    return _describe(await workspace.preset(name), workspace)
 
 
 @put("/api/v1/presets/{name:str}", opt=WRITE)
@@ -66,7 +70,7 @@ async def put_preset(
         name=name, version=data.version, description=data.description, pipelines=data.pipelines, cost=data.cost
     )
     await workspace.store.put_preset(preset)
-    return _describe(preset)
+    return _describe(preset, workspace)
 
 
 @delete("/api/v1/presets/{name:str}", opt=WRITE)
@@ -81,7 +85,8 @@ def _refuse_builtin(name: str) -> None:
         raise Conflict(f"The preset {name!r} comes with the program.", hint=hint, code="PRESET_BUILT_IN")
 
 
-def _describe(preset: Preset) -> PresetAnswer:
+def _describe(preset: Preset, workspace: Workspace) -> PresetAnswer:
+    lacks = workspace.catalogue.lacks(preset.pipelines, preset.pipelines)
     return PresetAnswer(
         name=preset.name,
         version=preset.version,
@@ -89,6 +94,9 @@ def _describe(preset: Preset) -> PresetAnswer:
         pipelines=preset.pipelines,
         cost=preset.cost,
         builtin=preset.name in _builtin(),
+        available=not lacks,
+        reason=" ".join(lack.message for lack in lacks) or None,
+        fix="\n".join(lack.fix for lack in lacks) or None,
     )
 
 
