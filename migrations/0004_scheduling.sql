@@ -10,3 +10,29 @@ ALTER TABLE stages ADD COLUMN eased TEXT CHECK (eased IS NULL OR json_valid(ease
 ALTER TABLE stages ADD COLUMN cached INTEGER NOT NULL DEFAULT 0 CHECK (cached IN (0, 1));
 ALTER TABLE jobs ADD COLUMN cache INTEGER NOT NULL DEFAULT 1 CHECK (cache IN (0, 1));
 UPDATE stages SET cached = 1 WHERE status = 'completed' AND attempts = 0;
+
+-- Fairness: jobs wait in lanes, one for each key, batch and priority; see store/lanes.py.
+ALTER TABLE jobs ADD COLUMN owner TEXT NOT NULL DEFAULT ''; -- whose key it was submitted with; empty for none
+ALTER TABLE jobs ADD COLUMN lane TEXT GENERATED ALWAYS AS (
+    owner || '/' || coalesce(batch_id, '') || '/' || priority
+) VIRTUAL;
+CREATE INDEX jobs_waiting ON jobs (lane, seq) WHERE status = 'pending';
+DROP INDEX jobs_ready;
+
+-- When a lane, or an owner (as '@' and the name), was served last. Lanes go when they are empty.
+CREATE TABLE turns (
+    name TEXT PRIMARY KEY,
+    turn INTEGER NOT NULL,
+    served_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- How long stages took: sums of a regression of their seconds on those of the video, older ones counting less. A kind is
+-- a pipeline, and again a pipeline with just these parameters.
+CREATE TABLE speeds (
+    kind TEXT PRIMARY KEY,
+    weight REAL NOT NULL CHECK (weight > 0),
+    x REAL NOT NULL,
+    y REAL NOT NULL,
+    xx REAL NOT NULL,
+    xy REAL NOT NULL
+) STRICT, WITHOUT ROWID;

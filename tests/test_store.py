@@ -211,16 +211,13 @@ async def test_the_queue_is_worked_off_by_priority_then_age(store: SqliteStore) 
 
 async def test_claiming_looks_at_one_row_however_many_wait_or_have_ended(store: SqliteStore) -> None:
     """SQLite once chose another index and sorted the whole queue for each claim; the plan is pinned here."""
-    from videoannotator.store import claims
+    from videoannotator.store import lanes
 
-    plan = await store._database.read(
-        f"EXPLAIN QUERY PLAN {claims.NEXT}",
-        {"worker": "w", "now": 0, "lease_until": 0},  # type: ignore[arg-type]
-    )
+    plan = await store._database.read(f"EXPLAIN QUERY PLAN {lanes.HEADS}")
 
     steps = [step for *_, step in plan]
-    assert any("jobs_ready" in step for step in steps)
-    assert not any("TEMP B-TREE" in step for step in steps)
+    assert any("jobs_waiting" in step for step in steps)
+    assert not any("TEMP B-TREE" in step or step.startswith("SCAN jobs") for step in steps)
 
 
 # -- a worker's way

@@ -168,6 +168,9 @@ class BatchPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     owner: str | None = None
     """Whose uploads may be used; None means anybody's."""
 
+    submitted_by: str = ""
+    """Whose key it was; owners take turns."""
+
     cache: bool = True
     skip_done: bool = False
     """Leave out a video whose bytes went through the same stages before."""

@@ -156,7 +156,7 @@ class JobRun:
             if time.monotonic() - renewed >= self._settings.lease_seconds / 3:
                 await self._insist(lambda: self._store.heartbeat(self._claim))
                 renewed = time.monotonic()
-            if (await self._store.get(self._claim.job.id)).status is JobStatus.CANCELLING:
+            if await self._store.status(self._claim.job.id) is JobStatus.CANCELLING:
                 return
 
     async def _finish(self) -> None:

@@ -320,6 +320,9 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0
     """Higher goes first."""
 
+    owner: str = ""
+    """Whose key it is submitted with."""
+
     batch_id: str | None = None
     retry_of: str | None = None
     upload_id: str | None = None
@@ -358,8 +361,14 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     cache: bool = True
     errands: Errands = Errands()
     callback: Callback | None = None
+    owner: str = ""
+    """Whose key it was submitted with; empty for none. Owners take turns."""
+
     queue_position: int | None = None
-    """1 is next. Only while pending."""
+    """1 is next. Only while pending, and where its batch is not paused."""
+
+    expected_seconds: float | None = None
+    """Until it is over, as far as can be told from how long such stages took before; None where nothing tells."""
 
     @property
     def awaits_video(self) -> bool:
@@ -375,7 +384,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def eta_seconds(self) -> float | None:
-        """The longest of the running stages' own; None while one that is not done cannot say."""
+        """What is expected, or else the longest of the running stages' own; None while one cannot say."""
+        if self.expected_seconds is not None:
+            return round(self.expected_seconds, 1)
         ahead = [s.eta_seconds for s in self.stages if not s.status.is_final]
         known = [eta for eta in ahead if eta is not None]
         return max(known) if known and len(known) == len(ahead) else None

@@ -110,7 +110,12 @@ class Workspace:
         except OSError as exc:
             raise storage_trouble(exc, folder) from exc
         async with AsyncExitStack() as stack:
-            opened = SqliteStore.open(folder, lease_seconds=settings.lease_seconds)
+            opened = SqliteStore.open(
+                folder,
+                lease_seconds=settings.lease_seconds,
+                stage_slots=settings.stage_slots,
+                job_slots=settings.max_concurrent_jobs,
+            )
             store = await stack.enter_async_context(opened)
             if devices is None:
                 devices = stack.enter_context(closing(Nvml()))
@@ -344,6 +349,7 @@ class Workspace:
             tags=old.tags,
             priority=old.priority,
             batch_id=old.batch_id,
+            owner=old.owner,
             retry_of=old.id,
             cache=cache,
             errands=old.errands,

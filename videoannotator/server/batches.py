@@ -158,6 +158,7 @@ async def submit_batch(
         skip_done=data.skip_done,
         cache=data.cache,
         owner=owner_of(caller),
+        submitted_by=caller.id,
     )
     await workspace.check(selection_of(plan))
     batch_id = await workspace.store.add_batch(data.name, plan, await _named(workspace, data))

@@ -163,7 +163,7 @@ class Intake:
             priority=plan.priority,
             batch_id=batch_id,
         )
-        job = msgspec.structs.replace(job, upload_id=upload_id)
+        job = msgspec.structs.replace(job, upload_id=upload_id, owner=plan.submitted_by)
         if plan.skip_done and (earlier := await self._done_before(job)) is not None:
             await self._store.skip_input(batch_id, one.position, earlier.id)
             return

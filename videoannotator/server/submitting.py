@@ -40,6 +40,7 @@ class Asked(msgspec.Struct, frozen=True):
     order: Order
     errands: Errands
     repeatable: Idempotency | None = None
+    owner: str = ""
 
 
 async def submit_form(request: ApiRequest, workspace: Workspace, caller: Caller, threads: Executor) -> Made:
@@ -80,7 +81,7 @@ async def as_preferred(order: Order, workspace: Workspace, caller: Caller, repea
         errands = msgspec.structs.replace(errands, output_directory=Path(preferences.output_directory))
     if order.preset is None and not order.selected_pipelines:
         order = msgspec.structs.replace(order, preset=preferences.default_preset)
-    return Asked(order, errands, repeatable)
+    return Asked(order, errands, repeatable, caller.id)
 
 
 async def queue_url(source: AtUrl, asked: Asked, workspace: Workspace) -> Made:
@@ -88,7 +89,7 @@ async def queue_url(source: AtUrl, asked: Asked, workspace: Workspace) -> Made:
     job = await workspace.admit_from_url(
         source.video_url, order.selection, errands=asked.errands, tags=order.tags, priority=order.priority
     )
-    return await _submit(workspace, job, asked.repeatable)
+    return await _submit(workspace, job, asked)
 
 
 async def _queue_form(upload: Upload, asked: Asked, workspace: Workspace) -> Made:
@@ -105,14 +106,14 @@ async def _queue_form(upload: Upload, asked: Asked, workspace: Workspace) -> Mad
             await syncing
         if upload.sha256 is not None:
             job = msgspec.structs.replace(job, video=msgspec.structs.replace(job.video, sha256=upload.sha256))
-        return await _submit(workspace, job, asked.repeatable)
+        return await _submit(workspace, job, asked)
 
 
 async def _queue_file_of_dataset(source: InDataset, asked: Asked, workspace: Workspace) -> Made:
     dataset = await workspace.store.dataset(source.dataset_id)
     path = await asyncio.to_thread(find_video, dataset, source.path, workspace.settings)
     job = await _admit(workspace, path, path.name, asked)
-    return await _submit(workspace, job, asked.repeatable)
+    return await _submit(workspace, job, asked)
 
 
 async def _queue_finished_upload(source: Uploaded, asked: Asked, workspace: Workspace, caller: Caller) -> Made:
@@ -123,7 +124,7 @@ async def _queue_finished_upload(source: Uploaded, asked: Asked, workspace: Work
         place = workspace.artifacts.video_folder(job_id) / stored_name(upload.filename)
         async with removed_unless_queued(workspace, job_id), workspace.uploads.moved(upload, place):
             job = await _admit(workspace, place, upload.filename, asked, job_id)
-            return await _submit(workspace, msgspec.structs.replace(job, upload_id=upload.id), asked.repeatable)
+            return await _submit(workspace, msgspec.structs.replace(job, upload_id=upload.id), asked)
 
 
 async def _admit(workspace: Workspace, path: Path, filename: str, asked: Asked, job_id: str | None = None) -> NewJob:
@@ -141,10 +142,11 @@ async def _admit(workspace: Workspace, path: Path, filename: str, asked: Asked, 
     )
 
 
-async def _submit(workspace: Workspace, job: NewJob, repeatable: Idempotency | None) -> Made:
+async def _submit(workspace: Workspace, job: NewJob, asked: Asked) -> Made:
     """A caller that leaves meanwhile is let go when it is known whether there is the job."""
     reach("job.admitted")
-    submitting = asyncio.create_task(workspace.submit(job, once=repeatable), name=f"submit {job.id}")
+    owned = msgspec.structs.replace(job, owner=asked.owner)
+    submitting = asyncio.create_task(workspace.submit(owned, once=asked.repeatable), name=f"submit {job.id}")
     try:
         (queued,) = await asyncio.shield(submitting)
     except asyncio.CancelledError:

@@ -112,6 +112,9 @@ class Store(Protocol):
     async def get(self, job_id: str) -> Job:
         """Raises NotFound (JOB_NOT_FOUND)."""
 
+    async def status(self, job_id: str) -> JobStatus:
+        """The same and no more, for who asks often. Raises NotFound (JOB_NOT_FOUND)."""
+
     async def jobs(self, query: JobQuery) -> JobPage:
         """One page; a page past the end is empty and still knows the total."""
 

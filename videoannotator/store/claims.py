@@ -8,7 +8,7 @@ from typing import Any
 
 from videoannotator.errors import LeaseLost
 from videoannotator.jobs import Claim, Job, JobStatus
-from videoannotator.store import journal
+from videoannotator.store import journal, lanes
 from videoannotator.store.rows import read_job
 
 HELD = "id = :id AND lease_token = :token AND status IN ('running', 'cancelling')"
@@ -20,19 +20,17 @@ STAGE_HELD = f"pipeline = :pipeline AND job = (SELECT seq FROM jobs WHERE {HELD}
 NEXT = """
 UPDATE jobs SET status = 'running', attempts = attempts + 1, lease_token = lease_token + 1, worker = :worker,
     lease_until = :lease_until, started_at = :now
-WHERE seq = (
-    SELECT seq FROM jobs INDEXED BY jobs_ready
-    WHERE status = 'pending' AND (batch_id IS NULL OR batch_id NOT IN (SELECT id FROM batches WHERE paused_at NOT NULL))
-    ORDER BY priority DESC, seq LIMIT 1
-)
+WHERE seq = :seq AND status = 'pending'
 RETURNING id, lease_token"""
 
 
 def claim(connection: sqlite3.Connection, worker: str, *, now: int, lease: int) -> Claim | None:
-    found = connection.execute(NEXT, {"worker": worker, "now": now, "lease_until": now + lease}).fetchall()
-    if not found:
+    head = lanes.next_head(connection, now)
+    if head is None:
         return None
-    ((job_id, token),) = found
+    values = {"seq": head.seq, "worker": worker, "now": now, "lease_until": now + lease}
+    ((job_id, token),) = connection.execute(NEXT, values).fetchall()
+    lanes.leave(connection, head.lane)
     job = read_job(connection, job_id)
     journal.job_update(connection, job, now)
     return Claim(job=job, worker=worker, token=token)

@@ -20,7 +20,7 @@ from videoannotator.jobs import (
     StageStatus,
     new_id,
 )
-from videoannotator.store import callers, errands, inputs, journal, stages
+from videoannotator.store import callers, errands, forecasts, inputs, journal, stages
 from videoannotator.store.claims import change_held, held
 from videoannotator.store.rows import as_json, read_job
 
@@ -185,7 +185,7 @@ def _add(connection: sqlite3.Connection, job: NewJob, batch_id: str | None, now:
     if job.retry_of is not None:
         carried = [stage.pipeline for stage in job.stages if stage.carried_over]
         stages.carry_over(connection, job.retry_of, job.id, carried)
-    added = read_job(connection, job.id)
+    added = forecasts.placed(connection, read_job(connection, job.id), now)
     journal.job_update(connection, added, now)
     return added
 
@@ -202,6 +202,7 @@ def _insert_job(connection: sqlite3.Connection, job: NewJob, batch_id: str | Non
         "id": job.id,
         "priority": job.priority,
         "batch_id": batch_id,
+        "owner": job.owner,
         "retry_of": job.retry_of,
         "filename": job.video.filename,
         "video": as_json(job.video),
@@ -305,6 +306,6 @@ def _requeued(connection: sqlite3.Connection, job_id: str, now: int) -> Job:
     sql = """UPDATE stages SET status = 'pending', started_at = NULL, progress = 0, rate = NULL, eta_seconds = NULL
         WHERE job = (SELECT seq FROM jobs WHERE id = ?) AND status = 'running'"""
     connection.execute(sql, (job_id,))
-    job = read_job(connection, job_id)
+    job = forecasts.placed(connection, read_job(connection, job_id), now)
     journal.job_update(connection, job, now)
     return job

@@ -22,7 +22,7 @@ from videoannotator.jobs import (
     Video,
 )
 
-_JOBS = """
+JOBS = """
 SELECT seq, id, status, video, video_path, owns_video, config, tags, priority, attempts, created_at, started_at,
     finished_at, outcome, error_code, error_message, stopped_after_seconds, preset, preset_content, batch_id, retry_of,
     cache,
@@ -40,27 +40,9 @@ SELECT seq, id, status, video, video_path, owns_video, config, tags, priority, a
     (SELECT json_object('url', url, 'state', state, 'attempts', attempts, 'next_at', next_at,
         'last_attempt_at', last_attempt_at, 'last_status', last_status, 'last_error', last_error
     ) FROM callbacks WHERE job = jobs.seq),
-    {position}
+    owner
 FROM jobs"""
-
-_POSITION = """(
-    SELECT count(*) FROM jobs AS ahead INDEXED BY jobs_ready
-    WHERE ahead.status = 'pending' AND ahead.priority > {priority}
-) + (
-    SELECT count(*) FROM jobs AS ahead INDEXED BY jobs_ready
-    WHERE ahead.status = 'pending' AND ahead.priority = {priority} AND ahead.seq <= {seq}
-)"""
-
-JOB = _JOBS.format(
-    position=f"CASE WHEN status = 'pending' THEN {_POSITION.format(priority='jobs.priority', seq='jobs.seq')} END"
-)
-"""One job with its place in the queue, to be followed by WHERE. The place costs 40 ns for each job ahead."""
-
-JOBS = _JOBS.format(position="NULL")
-"""Many jobs; their places in the queue are left to `POSITION`, which counts once and not for each."""
-
-POSITION = f"SELECT {_POSITION.format(priority='?', seq='?')}"
-"""Of the pending job with this priority, the same again, and seq."""
+"""Jobs with their stages, to be followed by WHERE; places in the queue are told by `forecasts`."""
 
 
 class JobRow(NamedTuple):
@@ -89,7 +71,7 @@ class JobRow(NamedTuple):
     stages: str
     errands: str | None
     callback: str | None
-    queue_position: int | None
+    owner: str
 
 
 class _StageRow(msgspec.Struct, frozen=True):
@@ -171,7 +153,7 @@ def job_from(row: JobRow) -> Job:
         cache=bool(row.cache),
         errands=_errands_from(row),
         callback=_callback_from(row),
-        queue_position=row.queue_position,
+        owner=row.owner,
     )
 
 
@@ -206,14 +188,18 @@ def _callback_from(row: JobRow) -> Callback | None:
 
 def read_job(connection: sqlite3.Connection, job_id: str) -> Job:
     """Raises NotFound (JOB_NOT_FOUND)."""
-    return only_job(job_id, connection.execute(f"{JOB} WHERE id = ?", (job_id,)).fetchall())
+    return only_job(job_id, connection.execute(f"{JOBS} WHERE id = ?", (job_id,)).fetchall())
 
 
 def only_job(job_id: str, rows: Sequence[Sequence[Any]]) -> Job:
     """Raises NotFound (JOB_NOT_FOUND)."""
     if not rows:
-        raise NotFound.of("job", job_id, "List jobs with GET /api/v1/jobs.")
+        raise no_job(job_id)
     return job_from(JobRow._make(rows[0]))
+
+
+def no_job(job_id: str) -> NotFound:
+    return NotFound.of("job", job_id, "List jobs with GET /api/v1/jobs.")
 
 
 def moment(milliseconds: int) -> datetime:

@@ -60,8 +60,9 @@ from videoannotator.store import (
 from videoannotator.store.bell import Bell
 from videoannotator.store.database import Database
 from videoannotator.store.events import Tail
+from videoannotator.store.forecasts import Forecasts
 from videoannotator.store.listing import page_of
-from videoannotator.store.rows import JOB, maybe_moment, milliseconds, only_job
+from videoannotator.store.rows import JOBS, maybe_moment, milliseconds, no_job, only_job
 from videoannotator.store.thinning import Place, thin_slice
 
 P = ParamSpec("P")
@@ -72,8 +73,18 @@ _OF_JOB = "WHERE job = (SELECT seq FROM jobs WHERE id = ?)"
 
 
 class SqliteStore(Store):
-    def __init__(self, database: Database, tail: Tail, clock: Callable[[], float], lease_seconds: float) -> None:
+    def __init__(
+        self,
+        database: Database,
+        tail: Tail,
+        clock: Callable[[], float],
+        lease_seconds: float,
+        *,
+        stage_slots: int = 2,
+        job_slots: int = 4,
+    ) -> None:
         self._database = database
+        self._forecasts = Forecasts(database, stage_slots=stage_slots, job_slots=job_slots)
         self._tail = tail
         self._clock = clock
         self._lease = round(lease_seconds * 1000)
@@ -82,16 +93,23 @@ class SqliteStore(Store):
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, folder: Path, *, clock: Callable[[], float] = time.time, lease_seconds: float = 30.0
+        cls,
+        folder: Path,
+        *,
+        clock: Callable[[], float] = time.time,
+        lease_seconds: float = 30.0,
+        stage_slots: int = 2,
+        job_slots: int = 4,
     ) -> AsyncIterator[Self]:
         """
-        The store of a directory, which is made if it does not exist. `clock` gives seconds since the epoch.
+        The store of a directory, which is made if it does not exist. `clock` gives seconds since the epoch. Stages and
+        jobs that its worker runs side by side are known for forecasts only.
 
         Raises:
             StorageTrouble: STORAGE_IN_USE, STORAGE_FULL, STORAGE_NOT_WRITABLE, DATABASE_DAMAGED, DATABASE_TOO_NEW.
         """
         async with Database.open(folder) as database, Tail.open(database) as tail:
-            yield cls(database, tail, clock, lease_seconds)
+            yield cls(database, tail, clock, lease_seconds, stage_slots=stage_slots, job_slots=job_slots)
 
     # -- jobs, from the outside
 
@@ -108,10 +126,18 @@ class SqliteStore(Store):
         return None if job_id is None else await self.get(job_id)
 
     async def get(self, job_id: str) -> Job:
-        return only_job(job_id, await self._database.read(f"{JOB} WHERE id = ?", (job_id,)))
+        job = only_job(job_id, await self._database.read(f"{JOBS} WHERE id = ?", (job_id,)))
+        (told,) = await self._forecasts.of([job], self._now())
+        return told
+
+    async def status(self, job_id: str) -> JobStatus:
+        rows = await self._database.read("SELECT status FROM jobs WHERE id = ?", (job_id,))
+        if not rows:
+            raise no_job(job_id)
+        return JobStatus(rows[0][0])
 
     async def jobs(self, query: JobQuery) -> JobPage:
-        return await page_of(self._database, query)
+        return await page_of(self._database, self._forecasts, query, self._now())
 
     async def counts(self) -> dict[JobStatus, int]:
         rows = await self._database.read("SELECT status, count(*) FROM jobs GROUP BY status")

@@ -17,7 +17,7 @@ from videoannotator.jobs import (
     StageResult,
     Usage,
 )
-from videoannotator.store import journal
+from videoannotator.store import forecasts, journal
 from videoannotator.store.claims import STAGE_HELD, held, of
 from videoannotator.store.rows import as_json, read_job
 
@@ -57,6 +57,8 @@ def finish(connection: sqlite3.Connection, claim: Claim, pipeline: str, result: 
     condition = "AND status IN ('pending', 'running')" if result.cached else "AND status = 'running'"
     if _change(connection, claim, pipeline, change, condition, now=now, **values) is None:
         raise _already_ended(connection, claim, pipeline)
+    if not result.cached:
+        forecasts.note(connection, claim.job, pipeline, result.seconds)
     _add_artifacts(connection, claim.job.id, pipeline, result.artifacts)
     _add_intervals(connection, claim.job.id, pipeline, result.intervals)
 
