@@ -2,6 +2,8 @@
 
 import asyncio
 import io
+import struct
+import time
 import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest_asyncio
 from tests.browser import screen
 from tests.clips import Clips, ffmpeg
 from tests.declared import declare
-from tests.server import Served, eventually, serving
+from tests.server import ADMIN, Served, eventually, send_raw, serving
 from videoannotator.media.playable import browsers_play
 from videoannotator.media.probe import probe
 
@@ -239,6 +241,56 @@ async def test_voice_is_in_the_zip_where_nobody_tells_the_speakers_apart(
     assert "voice_activity.rttm" in manifest["viewer_hint"]["files"]
     assert manifest["provenance"]["stages"][0]["viewer_tracks"] == {"voice_activity.rttm": "speaker_diarization"}
     assert job["error_message"] is None
+
+
+@pytest.mark.slow
+async def test_a_zip_of_500_megabytes_begins_at_once_and_needs_no_memory(tmp_path: Path, clips: Clips) -> None:
+    """The number of the issue: first byte in 0.2 s, 32 MiB more memory, for both ends together."""
+    large = tmp_path / "data" / "large.mp4"
+    large.parent.mkdir()
+    content = clips.path("h264.mp4").read_bytes()
+    with large.open("wb") as file:
+        file.write(content + struct.pack(">I4s", 500 * 2**20, b"free"))
+        file.truncate(len(content) + 500 * 2**20)  # an MP4 may hold room that is not used
+    async with serving(tmp_path, data_roots=(large.parent,)) as server:
+        dataset = await server.http.post("/api/v1/datasets", json={"name": "d", "base_path": str(large.parent)})
+        order = {"dataset_id": dataset.json()["id"], "path": large.name, "selected_pipelines": ["behaves"]}
+        job = await server.ended((await server.http.post("/api/v1/jobs", json=order)).json()["id"])
+        address = f"/api/v1/jobs/{job['id']}/artifacts"
+        head = await server.http.head(address)
+        process = psutil.Process()
+        before = most = process.memory_info().rss
+        began = time.monotonic()
+        length, first_after = 0, 0.0
+        async with server.http.stream("GET", address) as answer:
+            async for chunk in answer.aiter_bytes():
+                first_after = first_after or time.monotonic() - began
+                length += len(chunk)
+                most = max(most, process.memory_info().rss)
+
+    assert length == int(answer.headers["content-length"]) == int(head.headers["content-length"]) > 500 * 2**20
+    assert head.content == b""
+    assert 0 < first_after < 0.2
+    assert most - before < 32 * 2**20
+
+
+async def test_who_leaves_a_download_leaves_nothing_open(copied: tuple[Served, str], clips: Clips) -> None:
+    """No file, no task: thirty people who close the tab must not use up the server's descriptors."""
+    server, job_id = copied
+    process = psutil.Process()
+    request = f"GET /api/v1/jobs/{job_id}/artifacts HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {ADMIN}\r\n\r\n"
+
+    async def nothing_open() -> bool:
+        open_files = [file.path for file in process.open_files() if job_id in file.path]
+        return not open_files and not [t for t in asyncio.all_tasks() if t.get_name() == "send"]
+
+    for _ in range(30):
+        reader, writer = await send_raw(server.url, request.encode())
+        await reader.readexactly(100)
+        writer.transport.abort()
+
+    await eventually(nothing_open)
+    assert (await zip_of(server, job_id)).testzip() is None
 
 
 def instead(folder: Path, misbehaving: str) -> None:

@@ -126,7 +126,7 @@ async def read_blocks(path: Path, start: int, length: int) -> AsyncGenerator[byt
     Raises:
         OSError: the file cannot be read, or is shorter than it was: better a broken answer than a wrong one.
     """
-    descriptor = await asyncio.to_thread(open_file, path)
+    descriptor = await _opened(path)
     try:
         while length:
             block = await asyncio.to_thread(os.pread, descriptor, min(BLOCK_BYTES, length), start)
@@ -136,3 +136,18 @@ async def read_blocks(path: Path, start: int, length: int) -> AsyncGenerator[byt
             yield block
     finally:
         os.close(descriptor)
+
+
+async def _opened(path: Path) -> int:
+    """A thread that opens goes on when nobody waits for it any more: then what it opened is closed."""
+    opening = asyncio.get_running_loop().run_in_executor(None, open_file, path)
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_close_unwanted)
+        raise
+
+
+def _close_unwanted(opening: "asyncio.Future[int]") -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        os.close(opening.result())
