@@ -261,6 +261,20 @@ def test_an_archive_writes_nowhere_else(hub: Hub, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("evil"))
 
 
+def test_an_archive_that_would_fill_the_disk_is_not_unpacked(hub: Hub, tmp_path: Path) -> None:
+    """A thousandth of its size comes over the line."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("weights.onnx", bytes(30_000_000))
+    hub.files["weights.onnx"] = packed.getvalue()
+    shelf = declared(hub, tmp_path / "more", unpack="zip")
+
+    with pytest.raises(FetchFailed, match="fill the disk"):
+        pull(shelf, "plain", quietly)
+
+    assert not [file for file in tmp_path.rglob("*") if file.is_file() and file.stat().st_size > 1_000_000]
+
+
 # On the shelf
 
 

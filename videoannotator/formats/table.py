@@ -5,7 +5,7 @@ Source: RFC 4180 with "\\n" at line ends, UTF-8 without a mark. Every table begi
 `duration` (seconds; 0 for what was seen in one frame), `timestamp`, `frame_number`, `track_id`. Empty means unknown.
 
 Losses: types (all cells are text), landmarks, empty frames. A text that a spreadsheet would run as a formula gets a
-`'` in front; `read_table` takes it away again.
+`'` in front; `read_table` takes it away again. Carriage returns in a text become line ends.
 """
 
 import csv
@@ -24,7 +24,8 @@ _TRAITS = (
     "identity", "pitch", "yaw", "roll", "right_eye_openness", "left_eye_openness", "mouth_openness", "age", "gender",
     "expression", "expression_score",
 )  # fmt: skip
-_RUNS_AS_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
+_RUNS_AS_FORMULA = (*"=+-@\t\r\n", *"\uff1d\uff0b\uff0d\uff20", "'")
+"""First characters; the four after the blanks are full-width, which spreadsheets of East Asia take for the same."""
 
 
 def write_table(file: Path, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
@@ -114,7 +115,10 @@ def _person(person: Person, build: Build | None) -> tuple[Cell, ...]:
 
 
 def _safe(cell: Cell) -> Cell:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_RUNS_AS_FORMULA) else cell
+    if not isinstance(cell, str):
+        return cell
+    text = cell.replace("\r\n", "\n").replace("\r", "\n")  # csv does not quote a bare one, and readers end a row there
+    return f"'{text}" if text.startswith(_RUNS_AS_FORMULA) else text
 
 
 def _unsafe(cell: str) -> str:

@@ -291,6 +291,10 @@ def _keep_tag(tag: Path, etag: str) -> None:
         tag.unlink(missing_ok=True)
 
 
+_MOST_UNPACKED = 20
+"""Times the archive's own size. Weights hardly shrink; what shrinks more was made to fill a disk."""
+
+
 def _unpacked(model: Model, archive: Path, folder: Path, inside: str) -> list[RecordedFile]:
     """The archive's files, written below `inside`; the archive itself goes."""
     try:
@@ -298,6 +302,8 @@ def _unpacked(model: Model, archive: Path, folder: Path, inside: str) -> list[Re
             names = [info.filename for info in content.infolist() if not info.is_dir()]
             if odd := [n for n in names if n.startswith(("/", ".")) or ".." in PurePosixPath(n).parts or "\\" in n]:
                 raise FetchFailed(f"The archive of {model.name} holds odd names: {odd[0]!r}.", code="MODEL_DAMAGED")
+            if sum(info.file_size for info in content.infolist()) > _MOST_UNPACKED * archive.stat().st_size:
+                raise FetchFailed(f"The archive of {model.name} would fill the disk.", code="MODEL_DAMAGED")
             content.extractall(folder / inside, names)
     except zipfile.BadZipFile as exc:
         archive.unlink()

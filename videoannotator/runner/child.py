@@ -7,6 +7,7 @@ It starts for nearly every stage, so it loads little: no asyncio, no YAML, nothi
 import gc
 import math
 import os
+import re
 import sys
 import threading
 import time
@@ -26,6 +27,12 @@ from videoannotator.runner.dwelling import Dwelling
 from videoannotator.runner.entry import Mouth, end_with_group, flush, leave, load, plain, settle_in
 from videoannotator.runner.failures import failed
 from videoannotator.runner.messages import Done, Failed, Log, Order, Prepare, Progress, Start, Waiting
+
+MANIFEST = "manifest.json"
+"""The job's own."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""Names become addresses, entries of a ZIP and files on other people's disks."""
 
 REPORT_SECONDS = 0.1
 DESCENDANTS_SECONDS = 1.0
@@ -227,7 +234,12 @@ def _check_ledger(start: Start, ledger: Ledger) -> None:
 
 
 def _check_outputs(start: Start, outputs: Sequence[Output]) -> None:
-    """Every declared output is a plain file, and nothing else is in the folder."""
+    """Every declared output is a plain file with a plain name, and nothing else is in the folder."""
+    if bad := [
+        output.name for output in outputs if not _NAME.fullmatch(output.name) or output.name.lower() == MANIFEST
+    ]:
+        names = plain(", ".join(map(repr, bad))).translate({ord(char): None for char in "<>&"})
+        raise StageFailed(f"{start.pipeline} names a file as none can be named: {names}.", code="OUTPUT_NOT_A_FILE")
     with os.scandir(start.output_folder) as entries:
         found = {entry.name: entry.stat(follow_symlinks=False) for entry in entries}
     declared = {output.name for output in outputs}
