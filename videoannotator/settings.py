@@ -116,7 +116,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Free space below which nothing is accepted, so that what runs can still write its results."""
 
     submissions_per_minute: int = 3000
-    """Jobs that one key may submit in a minute, all at once or spread over it; 0 means no limit."""
+    """Jobs, batches and uploads that one key may begin in a minute, at once or spread over it; 0 means no limit."""
 
     validations_per_minute: int = 30000
     """Configurations that one caller may have checked in a minute; 0 means no limit."""

@@ -13,7 +13,7 @@ from videoannotator.artifacts import manifest
 from videoannotator.batches import BatchInput, BatchPlan, BatchTally, InputState, lines
 from videoannotator.errors import Conflict, FieldProblem, InvalidConfig
 from videoannotator.jobs import Batch, Job, JobStatus, StageStatus
-from videoannotator.server.auth import READ, WRITE, Caller
+from videoannotator.server.auth import READ, WRITE, Caller, limited
 from videoannotator.server.batch_report import ReportLine, as_csv, describe_line
 from videoannotator.server.datasets import checked_base
 from videoannotator.server.decoding import ApiRequest
@@ -139,7 +139,7 @@ class Report(msgspec.Struct, frozen=True):
     videos: tuple[ReportLine, ...]
 
 
-@post("/api/v1/batches", status_code=201, opt=WRITE)
+@post("/api/v1/batches", status_code=201, opt=limited(WRITE, "submissions"))
 async def submit_batch(
     workspace: NamedDependency[Workspace],
     intake: NamedDependency[Intake],
@@ -168,7 +168,7 @@ async def submit_batch(
     return Response(await _submitted(workspace, batch_id), status_code=201, headers=headers)
 
 
-@post("/api/v1/batches/{batch_id:str}/videos", status_code=200, opt=WRITE)
+@post("/api/v1/batches/{batch_id:str}/videos", status_code=200, opt=limited(WRITE, "submissions"))
 async def add_videos(
     workspace: NamedDependency[Workspace],
     intake: NamedDependency[Intake],
@@ -222,7 +222,7 @@ async def resume_batch(workspace: NamedDependency[Workspace], batch_id: FromPath
     return await _describe(workspace, await workspace.store.batch(batch_id))
 
 
-@post("/api/v1/batches/{batch_id:str}/retry", status_code=201, opt=WRITE)
+@post("/api/v1/batches/{batch_id:str}/retry", status_code=201, opt=limited(WRITE, "submissions"))
 async def retry_batch(
     workspace: NamedDependency[Workspace], batch_id: FromPath[str], data: JSONBody[RetryOrder | None] = None
 ) -> Retried:

@@ -121,7 +121,7 @@ async def cancel_job(
     )
 
 
-@post("/api/v1/jobs/{job_id:str}/retry", status_code=201, opt=WRITE)
+@post("/api/v1/jobs/{job_id:str}/retry", status_code=201, opt=limited(WRITE, "submissions"))
 async def retry_job(
     workspace: NamedDependency[Workspace], job_id: FromPath[str], data: JSONBody[RetryRequest | None] = None
 ) -> Response[JobAnswer]:

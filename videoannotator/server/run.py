@@ -36,7 +36,7 @@ async def _serve(settings: Settings) -> int:
                 await _until_ready(listener, serving)
                 first = await keys.first()
                 _say_how_it_is_guarded(settings, keys=len(await workspace.store.tokens()))
-                _announce(url_of(sock), first)
+                _announce(url_of(sock), first, settings)
                 await _until_asked_or_broken(workspace, serving, stopping.asked)
                 closing.set()
                 await workspace.worker.drain(settings.drain_seconds)
@@ -89,9 +89,11 @@ def _say_how_it_is_guarded(settings: Settings, *, keys: int) -> None:
         )
 
 
-def _announce(url: str, first_key: str | None) -> None:
+def _announce(url: str, first_key: str | None, settings: Settings) -> None:
     if first_key is not None:
         sys.stdout.write(f"Admin key, shown this once: {first_key}\n")
+        if settings.viewer_dir is not None:
+            sys.stdout.write(f"The viewer with this key: {url}/viewer-connect#{first_key}\n")
     sys.stdout.write(f"VideoAnnotator is ready at {url}\n")
     sys.stdout.flush()
 

@@ -17,7 +17,7 @@ from litestar.params import FromPath
 from videoannotator.errors import Conflict, FieldProblem, InvalidConfig, Refused
 from videoannotator.jobs import ResumableUpload
 from videoannotator.media.names import shown_name
-from videoannotator.server.auth import OPEN, WRITE, Caller
+from videoannotator.server.auth import OPEN, WRITE, Caller, limited
 from videoannotator.server.decoding import ApiRequest
 from videoannotator.server.growing import Growing, too_long
 from videoannotator.server.receive import chunks
@@ -39,7 +39,7 @@ async def describe_uploads(workspace: NamedDependency[Workspace]) -> Response[No
     return Response(None, status_code=204, headers=limits)
 
 
-@post(UPLOADS_PATH, status_code=201, opt=WRITE)
+@post(UPLOADS_PATH, status_code=201, opt=limited(WRITE, "submissions"))
 async def begin_upload(
     request: ApiRequest, workspace: NamedDependency[Workspace], caller: NamedDependency[Caller]
 ) -> Response[bytes]:
