@@ -136,6 +136,15 @@ class Queue(RuleBasedStateMachine):
             claim, lambda *given: self.store.fail_stage(*given, seconds=1.0), pipeline, StageError("X", "Broken.")
         )
 
+    @rule(claim=claims, pipeline=st.sampled_from(PIPELINES), delay=st.floats(0, 100))
+    def put_back_stage(self, claim: Claim, pipeline: str, delay: float) -> None:
+        self.write(
+            claim,
+            lambda *given: self.store.put_back_stage(*given, delay_seconds=delay, eased=None),
+            pipeline,
+            StageError("X", "Broken, for now."),
+        )
+
     @rule(claim=claims)
     def finish(self, claim: Claim) -> None:
         if self.write(claim, self.store.finish):
@@ -208,6 +217,7 @@ class Queue(RuleBasedStateMachine):
         assert job.attempts <= MAX_ATTEMPTS, "a poisonous job loops"
         if job.id in self.cancel_asked:
             assert job.status in (JobStatus.CANCELLING, JobStatus.CANCELLED), "a cancelled job went on"
+        assert all(s.status is StageStatus.PENDING for s in job.stages if s.retry_at), "it waits, and does not wait"
         if not job.status.is_held:
             assert all(stage.status is not StageStatus.RUNNING for stage in job.stages), "a stage runs for nobody"
         if job.status.is_final:
