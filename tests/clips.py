@@ -169,6 +169,7 @@ CLIPS: dict[str, Maker] = {
         "-vf", "scale=321:241", "-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8", "-an"
     ),
     "odd_size.mp4": _encoded("-vf", "scale=321:241", "-c:v", "libx264", "-pix_fmt", "yuv444p", "-an"),
+    "raw.avi": _encoded("-frames:v", "2", "-c:v", "rawvideo", "-pix_fmt", "bgr24", "-an"),
     "wide.avi": _encoded("-vf", "scale=20000:16", "-frames:v", "2", "-c:v", "mjpeg", "-pix_fmt", "yuvj420p", "-an"),
     # sound only
     "sound.wav": _encoded("-vn", "-c:a", "pcm_s16le"),

@@ -1,6 +1,7 @@
 """Another machine on the network, for tests: it answers as it is told, and remembers what it was asked."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -45,7 +46,9 @@ class Elsewhere:
 
 
 @asynccontextmanager
-async def elsewhere(address: str = "127.0.0.1", port: int = 0) -> AsyncIterator[Elsewhere]:
+async def elsewhere(
+    address: str = "127.0.0.1", port: int = 0, encrypted: ssl.SSLContext | None = None
+) -> AsyncIterator[Elsewhere]:
     machine = Elsewhere()
     tasks: set[asyncio.Task[None]] = set()
 
@@ -54,7 +57,7 @@ async def elsewhere(address: str = "127.0.0.1", port: int = 0) -> AsyncIterator[
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    server = await asyncio.start_server(connected, address, port)
+    server = await asyncio.start_server(connected, address, port, ssl=encrypted)
     machine.host = f"{address}:{server.sockets[0].getsockname()[1]}"
     machine.url = f"http://{machine.host}"
     try:

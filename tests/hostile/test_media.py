@@ -162,7 +162,8 @@ def _default_duration(nanoseconds: int) -> Any:
 
 
 LIES: dict[str, tuple[str, Any]] = {
-    "100,000 pixels a side, AVI": ("mpeg4.avi", _huge_avi),
+    "100,000 pixels a side, AVI": ("raw.avi", _huge_avi),
+    "100,000 pixels a side, and a codec that knows better": ("mpeg4.avi", _huge_avi),
     "100,000 pixels a side, MP4": ("h264.mp4", _wide_mp4),
     "a milliard of frames, AVI": ("mpeg4.avi", _endless_avi),
     "a milliard of frames, MP4": ("h264.mp4", _endless_mp4),

@@ -1,6 +1,8 @@
 """HOSTILE.md, URLs: what a stranger's URL must not make the server do."""
 
 import asyncio
+import ssl
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -298,3 +300,39 @@ async def test_secrets_in_a_query_reach_no_message(machine: Elsewhere, tmp_path:
 
 async def _closed(machine: Elsewhere) -> bool:
     return machine.open == 0
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A key and a certificate for `pinned.test`, in one file."""
+    made = tmp_path / "pinned.pem"
+    words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=pinned.test"
+    more = ["-addext", "subjectAltName=DNS:pinned.test", "-keyout", f"{made}.key", "-out", str(made)]
+    subprocess.run(["openssl", *words.split(), *more], check=True, capture_output=True)
+    made.write_bytes(made.read_bytes() + Path(f"{made}.key").read_bytes())
+    return made
+
+
+async def test_https_is_held_to_the_name_although_the_address_is_pinned(
+    tmp_path: Path, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SNI and certificate are those of the name; another name at the same address is refused."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    names: list[str | None] = []
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    context.sni_callback = lambda _, name, __: names.append(name)
+
+    async def lookup(host: str, port: int) -> list[str]:
+        return ["127.0.0.1"]
+
+    async with elsewhere(encrypted=context) as machine:
+        machine.answers["/x"] = status(200, b"x")
+        port = machine.host.rpartition(":")[2]
+        fetch = fetcher("127.0.0.1/32", lookup=lookup).fetch
+        await fetch(f"https://pinned.test:{port}/x", tmp_path / "a" / "video")
+        with pytest.raises(Refused, match="no valid certificate"):
+            await fetch(f"https://other.test:{port}/x", tmp_path / "b" / "video")
+
+    assert set(names) == {"pinned.test", "other.test"}
+    assert [asked.headers["host"] for asked in machine.asked] == [f"pinned.test:{port}"]

@@ -1,5 +1,6 @@
 """HTTP requests that go to checked addresses only."""
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -8,7 +9,7 @@ from typing import Any
 import httpcore
 
 from videoannotator import __version__
-from videoannotator.errors import Unreachable
+from videoannotator.errors import Refused, Unreachable
 from videoannotator.outbound.policy import Policy
 from videoannotator.outbound.targets import Target
 
@@ -26,14 +27,15 @@ async def requesting(
     connection is closed when the block ends.
 
     Raises:
-        Refused: URL_NOT_ALLOWED.
+        Refused: URL_NOT_ALLOWED; FETCH_FAILED where the certificate is not the host's.
         Unreachable: the other side cannot be connected to, breaks off, or is silent for too long.
     """
     sent = {"User-Agent": f"videoannotator/{__version__}", "Accept-Encoding": "identity", "Connection": "close"}
     sent |= headers or {}
     limits = {"connect": CONNECT_SECONDS, "read": READ_SECONDS, "write": READ_SECONDS, "pool": CONNECT_SECONDS}
     backend = _Checked(policy, target)
-    pool = httpcore.AsyncConnectionPool(network_backend=backend, ssl_context=_certificates(target), retries=0)
+    certificates = await asyncio.to_thread(ssl.create_default_context) if target.scheme == "https" else None
+    pool = httpcore.AsyncConnectionPool(network_backend=backend, ssl_context=certificates, retries=0)
     with _translated(target):
         async with (
             pool,
@@ -78,10 +80,6 @@ class _Checked(httpcore.AsyncNetworkBackend):
         return await self._network.connect_tcp(addresses[-1], self._target.port, timeout, None, socket_options)
 
 
-def _certificates(target: Target) -> ssl.SSLContext | None:
-    return ssl.create_default_context() if target.scheme == "https" else None
-
-
 @contextmanager
 def _translated(target: Target) -> Iterator[None]:
     try:
@@ -89,5 +87,9 @@ def _translated(target: Target) -> Iterator[None]:
     except httpcore.TimeoutException as exc:
         raise Unreachable(f"{target.shown} did not answer in time.", hint="Try again later.") from exc
     except (httpcore.NetworkError, httpcore.ProtocolError, OSError, ssl.SSLError) as exc:
+        below = exc.__cause__ or exc.__context__
+        if isinstance(below, ssl.SSLCertVerificationError):
+            message = f"{target.shown} has no valid certificate: {below.verify_message}."
+            raise Refused(message, hint="Try the URL in a browser.", code="FETCH_FAILED") from exc
         reason = str(exc) or type(exc).__name__
         raise Unreachable(f"{target.shown} could not be read: {reason}.", hint="Try again later.") from exc
