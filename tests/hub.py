@@ -35,6 +35,10 @@ class Hub:
         self.lies: dict[str, bytes] = {}
         """Path to what is sent instead of the content, of the same length."""
 
+        self.stalls: set[str] = set()
+        """Paths whose content does not come after the first half, until the server ends."""
+
+        self.ended = threading.Event()
         self.asked: list[tuple[str, str, Mapping[str, str]]] = []
 
     def ranges_asked(self, path: str) -> list[str]:
@@ -113,6 +117,11 @@ class _Handler(BaseHTTPRequestHandler):
         limit = self.hub.break_after.pop(path, None) if with_body else None
         if path in self.hub.always_break:
             limit = max(0, self.hub.always_break[path] - start)
+        if with_body and path in self.hub.stalls:
+            self._head(status, headers, len(body))
+            self.wfile.write(body[: len(body) // 2])
+            self.hub.ended.wait(60)
+            return
         if with_body and limit is not None:
             self._head(status, headers, len(body))
             self.wfile.write(body[:limit])
@@ -155,5 +164,6 @@ def serving_hub() -> Iterator[Hub]:
         try:
             yield handler.hub
         finally:
+            handler.hub.ended.set()
             server.shutdown()
             thread.join()

@@ -4,11 +4,12 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.clips import ffmpeg
 from tests.hub import Hub, serving_hub
-from tests.server import Served, serving
+from tests.server import Served, eventually, serving
 from tests.tiny_models import shelf_of
 
 WISH = '{"speech_recognition": {"model": "tiny", "language": "en"}}'
@@ -112,3 +113,22 @@ async def test_a_model_that_was_damaged_meanwhile_fails_the_stage(hub: Hub, clip
     assert answer.json()["error"]["code"] in ("MODEL_DAMAGED", "PIPELINE_UNAVAILABLE")
     assert "damaged" in answer.json()["detail"]
     assert "models pull faster-whisper-tiny" in answer.json()["detail"]
+
+
+async def test_a_cancel_ends_a_fetch_at_once(hub: Hub, clip: Path, tmp_path: Path) -> None:
+    """Three gigabytes that nobody waits for any more; no process of it is left."""
+    hub.stalls.add("model.bin")
+    async with serving(tmp_path, auto_download=True) as served:
+        job = await served.submit(clip, "speech_recognition", config=WISH)
+        await eventually(lambda: _asked_for(hub, "model.bin"))
+        (fetch,) = [p for p in psutil.Process().children(recursive=True) if "pull" in p.cmdline()]
+
+        await served.http.post(f"/api/v1/jobs/{job['id']}/cancel")
+        ended = await served.ended(job["id"])
+
+        assert ended["status"] == "cancelled"
+        assert not fetch.is_running()
+
+
+async def _asked_for(hub: Hub, path: str) -> bool:
+    return any(method == "GET" and asked.endswith(path) for method, asked, _ in hub.asked)

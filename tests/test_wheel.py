@@ -29,7 +29,8 @@ def test_the_wheel_holds_what_is_read_at_run_time(wheel):
     for folder, inside in (("migrations", "_bundled/migrations"), ("presets", "_bundled/presets")):
         for file in (TOP / folder).iterdir():
             assert f"videoannotator/{inside}/{file.name}" in names
-    for pattern in ("pipelines/*.yaml", "server/openapi/*.yaml", "server/web/*"):
+    assert {"videoannotator/_bundled/project/pyproject.toml", "videoannotator/_bundled/project/uv.lock"} <= names
+    for pattern in ("pipelines/*.yaml", "models/*.yaml", "server/openapi/*.yaml", "server/web/*"):
         read = {f"videoannotator/{file.relative_to(TOP / 'videoannotator')}" for file in _files(pattern)}
         assert read, pattern
         assert read <= names

@@ -15,7 +15,7 @@ from videoannotator.environments import DEFAULT
 from videoannotator.jobs import NewStage, Video
 from videoannotator.models.shelf import State
 from videoannotator.pipelines.catalogue import Catalogue
-from videoannotator.pipelines.declaration import Declaration
+from videoannotator.pipelines.declaration import Declaration, Model
 from videoannotator.settings import Settings
 
 ENVIRONMENT_MB = 7200
@@ -126,11 +126,19 @@ def _stage(
         memory_mb=declaration.memory_mb(values),
         gpu_memory_mb=None if gpu_bytes is None else round(gpu_bytes / 1e6),
         models=tuple(_model(catalogue, name) for name in engine.models_for(values)),
-        inside=tuple(f"{model.name} ({model.licence})" for model in declaration.models),
+        inside=tuple(
+            f"{model.name} ({model.licence})"
+            for model in declaration.models
+            if not model.engines or engine.name in model.engines
+        ),
         lacks=lack.message if lack else "",
         fix=lack.fix if lack else "",
         skipped=stage.skip_because.message if stage.skip_because else "",
     )
+
+
+def _inside(declaration: Declaration, engine: str) -> tuple[Model, ...]:
+    return tuple(model for model in declaration.models if not model.engines or engine in model.engines)
 
 
 def estimated_seconds(video: Video, declaration: Declaration, values: Mapping[str, Any]) -> float:

@@ -14,6 +14,11 @@ while a process waits for its job. Work of more than some minutes should be kept
 that was interrupted is continued: `looking.py` does it for whatever looks at frames one by one. The same input,
 parameters and versions must give the same bytes: no clock, no ids, no paths in what it writes.
 `tests/test_pipelines.py` holds every pipeline to this.
+
+What it needs beside its code stands in the declaration, with the engine that needs it: `modules` of this environment,
+or another `environment`; `models` of the model catalogue, which arrive verified as `stage.models`. A folder of
+pipelines from elsewhere may bring both: `models/*.yaml`, and `environments/NAME/` with pyproject.toml and uv.lock.
+`after` names pipelines of the same job whose files it uses; they arrive as `stage.earlier`.
 """
 
 from collections.abc import Mapping

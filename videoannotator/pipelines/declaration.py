@@ -110,11 +110,13 @@ class DeclaredOutput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Left out where there is nothing to say, an RTTM without speech say."""
 
 
-class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Model(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
     name: str
     size_bytes: int
     licence: str
     source: str
+    engines: tuple[str, ...] = ()
+    """Which engines load it; empty where all do."""
 
 
 class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -42,7 +42,8 @@ def hear(stage: Stage, parameters: Parameters, samples: Any) -> Hearing:
     length = len(samples) / RATE
     said = model.transcribe(
         samples,
-        batch_size=parameters.batch_size,
+        # It tells how far it is after each batch only, and on the processor a batch of a large model takes minutes.
+        batch_size=parameters.batch_size if device == "cuda" else 1,
         progress_callback=lambda percent: stage.report.progress(length * _HEARING_SHARE * percent / 100),
     )
     voice = tuple(listener.stretches(parameters.voice_threshold))
