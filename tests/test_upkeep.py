@@ -65,7 +65,7 @@ async def test_only_what_ended_long_ago_goes_and_its_files_with_it(tmp_path: Pat
         pending = new_job()
         await store.add(pending)
         clock.now += 40 * DAY
-        recent = await finished_later(store, artifacts)
+        recent = await ended_now(store, artifacts)
         upkeep, before = Upkeep(store, artifacts), datetime.fromtimestamp(clock.now - 30 * DAY, UTC)
 
         previewed = await upkeep.preview(before)
@@ -75,14 +75,18 @@ async def test_only_what_ended_long_ago_goes_and_its_files_with_it(tmp_path: Pat
         left = {job.id for job in (await store.jobs(all_jobs())).jobs}
     assert set(old) == {job.id for job in previewed.jobs} == {job.id for job in swept.jobs}
     assert previewed.bytes_freed == swept.bytes_freed == 6000
-    assert 4 == still_there[JobStatus.COMPLETED]
+    assert (3, 1) == (still_there[JobStatus.COMPLETED], still_there[JobStatus.CANCELLED])
     assert {running.id, pending.id, recent} == left
     assert {recent} == artifacts.job_ids()
 
 
-async def finished_later(store: SqliteStore, artifacts: Artifacts) -> str:
-    """A job that goes before the one that is pending."""
-    return await finished(store, artifacts, priority=10)
+async def ended_now(store: SqliteStore, artifacts: Artifacts) -> str:
+    """A job that was cancelled before it began, with a video."""
+    job = new_job()
+    await store.add(job)
+    await store.request_cancel(job.id)
+    artifacts.video_folder(job.id).mkdir(parents=True)
+    return job.id
 
 
 def all_jobs() -> Any:
@@ -190,6 +194,7 @@ async def test_erasing_a_participant_takes_the_original_only_when_asked(tmp_path
         batch = (await server.http.post("/api/v1/batches", json=order)).json()
         await server.ended(batch["jobs"][0]["id"])
 
+        skipped = (await server.http.post("/api/v1/batches", json=order | {"skip_done": True})).json()["skipped"]
         first = (await server.http.post("/api/v1/system/erase", json={"tag": "participant-17"})).json()
         left = original.exists()
         report = (await server.http.get(f"/api/v1/batches/{batch['id']}/report")).json()
@@ -198,6 +203,9 @@ async def test_erasing_a_participant_takes_the_original_only_when_asked(tmp_path
         second = await server.http.post("/api/v1/system/erase", json={"tag": "participant-17", "originals": True})
 
     assert (1, 1, True) == (first["jobs"], first["originals_left"], left)
+    assert ["visit.mp4"] == [one["video"] for one in skipped]
+    assert first["database_clean"]
+    assert second.json()["database_clean"]
     assert {("(erased)", "removed"), ("(erased)", "rejected")} == {(v["video"], v["state"]) for v in report["videos"]}
     assert not any(word in json.dumps(report) for word in ("Mia", "participant-17", "visit"))
     assert hashlib.sha256(b"participant-17").hexdigest() == first["tag_sha256"]

@@ -58,9 +58,11 @@ def put_receipt(connection: sqlite3.Connection, receipt: Receipt) -> None:
 
 
 def forget_names(connection: sqlite3.Connection, job_ids: Sequence[str]) -> None:
-    """Batches keep a line for each of these jobs, without its name."""
+    """Batches keep a line for each of these jobs, without its name; nothing else speaks of them any more."""
     jobs = [(job_id,) for job_id in job_ids]
-    connection.executemany(f"UPDATE batch_inputs SET video = '{ERASED}' WHERE job_id = ?", jobs)  # noqa: S608
+    line = f"UPDATE batch_inputs SET video = '{ERASED}', job_id = '{ERASED}' WHERE job_id = ?"  # noqa: S608
+    connection.executemany(line, jobs)
+    connection.executemany("UPDATE jobs SET retry_of = NULL WHERE retry_of = ?", jobs)
     connection.executemany("DELETE FROM idempotency_keys WHERE job_id = ?", jobs)
 
 
