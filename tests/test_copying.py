@@ -1,6 +1,7 @@
 """The copy that browsers play: what is drawn over it lies where and when it lay in the original."""
 
 import subprocess
+import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -228,18 +229,32 @@ def test_the_memory_of_a_copy_does_not_grow_with_the_video(clips: Clips, tmp_pat
     long = tmp_path / "long.ts"
     ffmpeg("-stream_loop", "15", "-i", clips.path("h264.ts"), "-c", "copy", long)
 
-    def peak(clip: Path) -> int:
-        code = f"""
-import resource
-from pathlib import Path
-from tests.test_copying import copied
-copied(Path({str(clip)!r}), Path({str(tmp_path)!r}))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"""
-        done = subprocess.run(
-            ["python", "-c", code], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True
-        )
-        return int(done.stdout)
-
-    short_peak, long_peak = peak(clips.path("h264.ts")), peak(long)
+    short_peak, long_peak = peak_of(clips.path("h264.ts"), tmp_path), peak_of(long, tmp_path)
 
     assert long_peak - short_peak < 16 * 1024  # KiB
+
+
+@pytest.mark.slow
+def test_sound_that_begins_an_hour_late_takes_no_gigabyte(clips: Clips, tmp_path: Path) -> None:
+    """The silence before it is filled in as it is encoded."""
+    late = tmp_path / "late.mkv"
+    h264 = clips.path("h264.mp4")
+    ffmpeg("-i", h264, "-itsoffset", "3600", "-i", h264, "-map", "0:v", "-map", "1:a", "-c", "copy", late)
+
+    assert peak_of(late, tmp_path) < 200 * 1024
+    assert probe(tmp_path / "copy.mp4").duration_seconds == pytest.approx(3604, abs=0.1)
+    assert clicks_in(tmp_path / "copy.mp4", probe(tmp_path / "copy.mp4")) == pytest.approx([3601, 3602.5], abs=0.05)
+
+
+def peak_of(clip: Path, folder: Path) -> int:
+    """The most memory that copying it takes, in KiB, in a process of its own."""
+    code = f"""
+from pathlib import Path
+from tests.test_copying import copied
+copied(Path({str(clip)!r}), Path({str(folder)!r}))
+status = Path("/proc/self/status").read_text()
+print(status.partition("VmHWM:")[2].split()[0])"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True
+    )
+    return int(done.stdout)

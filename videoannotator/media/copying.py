@@ -12,6 +12,7 @@ import heapq
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -80,13 +81,14 @@ def browser_copy(
         sound = stack.enter_context(opened(path, video.filename)) if video.has_audio else None
         target = stack.enter_context(av.open(str(copy), "w", format="mp4", options={"movflags": "+faststart"}))
         pictures = _Pictures(target, video, threads)
-        tracks = [pictures.packets(frames, on_progress)]
+        tracks = [pictures.packets(frames)]
         track = None
         if sound is not None and (source := sound_track(sound)) is not None:
             track = _Sound(target, source, origin(sound), video.duration_seconds)
             tracks.append(track.packets())
-        for _, packets in heapq.merge(*tracks, key=_when):
+        for seconds, packets in heapq.merge(*tracks, key=_when):
             target.mux(packets)
+            on_progress(seconds)
         frames.check(max_lost_frames)
     return Copied(
         ledger=frames.ledger,
@@ -112,12 +114,11 @@ class _Pictures:
         self._upright = _Upright(self.width, self.height)
         self._last = -1
 
-    def packets(self, frames: Frames, on_progress: Callable[[float], None]) -> Iterator[Timed]:
+    def packets(self, frames: Frames) -> Iterator[Timed]:
         end = 0.0
         for picture in frames.pictures():
             if self._last < 0:
                 self._keep_colours(picture.decoded)
-            on_progress(picture.timestamp)
             end = picture.timestamp
             yield end, self._track.encode(self._prepared(picture))
         yield end, self._track.encode(None)
@@ -214,9 +215,11 @@ class _Sound:
             if graph is None or kind != here:
                 yield from self._encoded(_drained(graph))
                 graph, kind = self._filter(block), here
-            self._place(block)
-            graph.push(block)
-            yield from self._encoded(_pulled(graph))
+            begin = self._place(block)
+            for part in chain(_silence(block, self._end, begin), (block,)):
+                graph.push(part)
+                yield from self._encoded(_pulled(graph))
+            self._end = begin + Fraction(block.samples, block.sample_rate)
         yield from self._encoded(_drained(graph))
         if self._written:
             yield self._written / SAMPLE_RATE, self._track.encode(None)
@@ -224,14 +227,17 @@ class _Sound:
     def _lose(self) -> None:
         self.lost += 1
 
-    def _place(self, block: av.audio.frame.AudioFrame) -> None:
-        """On our timeline. A leap far back, or beyond the file's own end, is a broken timestamp: go on instead."""
+    def _place(self, block: av.audio.frame.AudioFrame) -> Fraction:
+        """
+        Put it on our timeline; where it begins. A leap far back, or beyond the file's own end, is a broken timestamp:
+        go on instead.
+        """
         time = self._end
         if block.pts is not None and block.time_base is not None:
             told = block.pts * block.time_base - self._zero
             time = told if self._end - _LEAP_SECONDS < told < self._longest or self._end == 0 > told else self._end
         block.pts, block.time_base = round(time * block.sample_rate), Fraction(1, block.sample_rate)
-        self._end = time + Fraction(block.samples, block.sample_rate)
+        return time
 
     def _filter(self, block: av.audio.frame.AudioFrame) -> av.filter.Graph:
         """Resamples, fills gaps longer than 40 ms, cuts what overlaps or lies before the beginning."""
@@ -252,6 +258,18 @@ class _Sound:
             block.pts, block.time_base = self._written, Fraction(1, SAMPLE_RATE)
             self._written += block.samples
             yield self._written / SAMPLE_RATE, self._track.encode(block)
+
+
+def _silence(like: av.audio.frame.AudioFrame, begin: Fraction, end: Fraction) -> Iterator[av.audio.frame.AudioFrame]:
+    """Silent blocks for a gap, a second each: the filter would fill an hour at once, in memory."""
+    while end - begin > _LEAP_SECONDS:
+        silent = av.audio.frame.AudioFrame(like.format, like.layout, like.sample_rate)
+        for plane in silent.planes:
+            plane.update((b"\x80" if like.format.name.startswith("u8") else b"\0") * plane.buffer_size)
+        silent.sample_rate = like.sample_rate
+        silent.pts, silent.time_base = round(begin * like.sample_rate), Fraction(1, like.sample_rate)
+        yield silent
+        begin += 1
 
 
 def copy_size(width: int, height: int) -> tuple[int, int]:

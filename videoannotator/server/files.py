@@ -7,8 +7,10 @@ What came from strangers is an attachment in a sandbox: it can be saved and play
 import asyncio
 import os
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from pathlib import Path
+from typing import ParamSpec
 from urllib.parse import quote
 
 import msgspec
@@ -18,6 +20,8 @@ from videoannotator.nofollow import look_at, open_file
 from videoannotator.server.decoding import ApiRequest
 from videoannotator.server.problems import answer
 from videoannotator.server.streams import Streamed
+
+P = ParamSpec("P")
 
 BLOCK_BYTES = 256 * 1024
 
@@ -126,7 +130,7 @@ async def read_blocks(path: Path, start: int, length: int) -> AsyncGenerator[byt
     Raises:
         OSError: the file cannot be read, or is shorter than it was: better a broken answer than a wrong one.
     """
-    descriptor = await _opened(path)
+    descriptor = await opened(open_file, path)
     try:
         while length:
             block = await asyncio.to_thread(os.pread, descriptor, min(BLOCK_BYTES, length), start)
@@ -138,9 +142,12 @@ async def read_blocks(path: Path, start: int, length: int) -> AsyncGenerator[byt
         os.close(descriptor)
 
 
-async def _opened(path: Path) -> int:
-    """A thread that opens goes on when nobody waits for it any more: then what it opened is closed."""
-    opening = asyncio.get_running_loop().run_in_executor(None, open_file, path)
+async def opened(open_it: Callable[P, int], *args: P.args, **kwargs: P.kwargs) -> int:
+    """
+    The descriptor that a blocking function opens, in a thread. The thread goes on when nobody waits for it any more:
+    then what it opened is closed.
+    """
+    opening = asyncio.get_running_loop().run_in_executor(None, partial(open_it, *args, **kwargs))
     try:
         return await asyncio.shield(opening)
     except asyncio.CancelledError:

@@ -20,6 +20,7 @@ from videoannotator.errors import NotFound
 from videoannotator.nofollow import are_plain, open_inside
 from videoannotator.server.auth import OPEN
 from videoannotator.server.decoding import ApiRequest
+from videoannotator.server.files import opened
 from videoannotator.server.streams import Streamed
 from videoannotator.workspace import Workspace
 
@@ -135,7 +136,7 @@ async def _blocks(folder: Path, found: _Found, length: int) -> AsyncGenerator[by
     """Opened again here: of an answer that is never sent (HEAD) nothing is left open."""
     if length == 0:
         return
-    descriptor = await asyncio.to_thread(open_inside, folder, found.parts)
+    descriptor = await opened(open_inside, folder, found.parts)
     try:
         position = 0
         while position < length:
