@@ -1,12 +1,14 @@
 """Keys that administrators make, tickets that stand in addresses, and what belongs to the holder of a key."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from tests.server import Served, serving
+from tests.server import LONG, Served, serving
 from videoannotator.server.tickets import LASTS_SECONDS, Tickets, covers
 
 TOKENS, TICKETS, PREFERENCES = "/api/v1/tokens", "/api/v1/tickets", "/api/v1/preferences"
@@ -48,6 +50,30 @@ async def test_a_revoked_key_and_its_tickets_are_refused_at_once(server: Served,
     assert (by_ticket.status_code, by_ticket.json()["error"]["code"]) == (401, "KEY_REVOKED")
     assert (await server.http.delete(f"{TOKENS}/{made['id']}")).status_code == 204
     assert (await server.http.delete(f"{TOKENS}/tok_nobody")).json()["error"]["code"] == "TOKEN_NOT_FOUND"
+
+
+@pytest.mark.parametrize("way", ["key", "ticket"])
+async def test_an_open_stream_ends_with_its_key(server: Served, clip: Path, way: str) -> None:
+    """Whoever listened when the key was revoked must not go on listening for days."""
+    made = (await server.http.post(TOKENS, json={"name": "lost", "scope": "read"})).json()
+    path = "/api/v1/events/stream"
+    async with server.client(made["secret"]) as holder, server.client() as anybody:
+        ticket = (await holder.post(TICKETS, json={"path": path})).json()["token"]
+        job = await server.submit(clip, config=msgspec.json.encode(LONG).decode())
+        token = made["secret"] if way == "key" else ticket
+        async with anybody.stream("GET", f"{path}?token={token}") as stream:
+            lines = stream.aiter_lines()
+            async for line in lines:
+                if line.startswith("event: job.update"):
+                    break
+            await server.http.delete(f"{TOKENS}/{made['id']}")
+            async with asyncio.timeout(10):
+                async for _ in lines:
+                    pass
+        again = await anybody.get(f"{path}?token={token}")
+    await server.http.post(f"/api/v1/jobs/{job['id']}/cancel")
+
+    assert (again.status_code, again.json()["error"]["code"]) == (401, "KEY_REVOKED")
 
 
 async def test_only_administrators_see_or_make_keys(server: Served) -> None:

@@ -107,6 +107,16 @@ class Keys:
             raise Forbidden("Unauthorized: this is not the form of a key.", hint=_HINT, code="KEY_MALFORMED")
         return _usable(await self._store.token_by_hash(secret_hash(offered)))
 
+    async def is_still_good(self, caller: Caller) -> bool:
+        """Whether the caller's key has been neither revoked nor expired since it was shown."""
+        if caller.id in (_ANYONE.id, _OUTSIDE.id):
+            return True
+        try:
+            _usable(await self._store.token(caller.id))
+        except (Forbidden, NotFound):
+            return False
+        return True
+
     async def caller_in_address(self, offered: str | None, path: str) -> Caller:
         """
         The same for what stands as `?token=` in the address of this path: a key, or a ticket, which reads only.

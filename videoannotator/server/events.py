@@ -2,7 +2,9 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -13,7 +15,7 @@ from litestar.params import FromQuery, HeaderParameter
 from litestar.types import ASGIApp
 
 from videoannotator.errors import FieldProblem, InvalidConfig, Refused
-from videoannotator.server.auth import READ_ALSO_BY_TOKEN
+from videoannotator.server.auth import READ_ALSO_BY_TOKEN, Caller, Keys
 from videoannotator.server.decoding import parse_json, read_struct
 from videoannotator.server.followers import (
     CLOSING,
@@ -52,6 +54,8 @@ async def stream_events(
     *,
     workspace: NamedDependency[Workspace],
     closing: NamedDependency[asyncio.Event],
+    api_keys: NamedDependency[Keys],
+    caller: NamedDependency[Caller],
     job_id: FromQuery[str | None] = None,
     batch_id: FromQuery[str | None] = None,
     after: FromQuery[str | None] = None,
@@ -62,7 +66,8 @@ async def stream_events(
     without gap or repeat. The header wins: a browser that reconnects sends it beside the address it began with.
     """
     place = _place(after, "after") if last_event_id is None else _place(last_event_id, "Last-Event-ID")
-    return EventStream(await _following(workspace, place, job_id, batch_id), closing)
+    allowed = partial(api_keys.is_still_good, caller)
+    return EventStream(await _following(workspace, allowed, place, job_id, batch_id), closing)
 
 
 @websocket("/api/v1/events/ws", opt=READ_ALSO_BY_TOKEN)
@@ -71,12 +76,14 @@ async def events_socket(
     socket: WebSocket[Any, Any, Any],
     workspace: NamedDependency[Workspace],
     closing: NamedDependency[asyncio.Event],
+    api_keys: NamedDependency[Keys],
     job_id: FromQuery[str | None] = None,
     batch_id: FromQuery[str | None] = None,
     after: FromQuery[str | None] = None,
 ) -> None:
     """The same events as `{seq, type, data}`; the client may say `{"after": seq}` at any time to begin there."""
-    following = await _following(workspace, _place(after, "after"), job_id, batch_id)
+    allowed = partial(api_keys.is_still_good, socket.scope["state"]["caller"])
+    following = await _following(workspace, allowed, _place(after, "after"), job_id, batch_id)
     await socket.accept()
     stopping = asyncio.create_task(closing.wait(), name="websocket: closing")
     try:
@@ -106,7 +113,7 @@ async def _converse(socket: WebSocket[Any, Any, Any], following: Following, stop
         elif not telling.cancelled():
             if (trouble := telling.exception()) is not None and not isinstance(trouble, TimeoutError):
                 raise trouble
-            return 1013, "too slow"
+            return 1013, "too slow, or the key is good no longer"
         else:
             return 1001, "the server stops"
 
@@ -145,13 +152,15 @@ async def _hear(socket: WebSocket[Any, Any, Any], asked: deque[float]) -> int:
     return place
 
 
-async def _following(workspace: Workspace, place: int | None, job_id: str | None, batch_id: str | None) -> Following:
+async def _following(
+    workspace: Workspace, allowed: Callable[[], Awaitable[bool]], place: int | None, job: str | None, batch: str | None
+) -> Following:
     """Raises NotFound."""
-    if job_id is not None:
-        await workspace.store.get(job_id)
-    if batch_id is not None:
-        await workspace.store.batch(batch_id)
-    return Following(store=workspace.store, after=place, job_id=job_id, batch_id=batch_id)
+    if job is not None:
+        await workspace.store.get(job)
+    if batch is not None:
+        await workspace.store.batch(batch)
+    return Following(store=workspace.store, after=place, job_id=job, batch_id=batch, allowed=allowed)
 
 
 def _place(text: str | None, field: str) -> int | None:

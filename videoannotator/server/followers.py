@@ -26,6 +26,9 @@ BUFFER_EVENTS = 1000
 SLOW_SECONDS = 1.0
 """Shorter waits for a follower do not count: then a burst was too large, not the follower too slow."""
 
+RECHECK_SECONDS = 1.0
+"""A follower whose key was revoked or has expired is told nothing more after so long."""
+
 STUCK_SECONDS = 30.0
 """A follower that takes nothing for so long is cut off."""
 
@@ -60,9 +63,14 @@ class Following(msgspec.Struct, frozen=True, kw_only=True):
     after: int | None
     job_id: str | None
     batch_id: str | None
+    allowed: Callable[[], Awaitable[bool]]
+    """Whether the follower's key is still good."""
 
     async def told(self) -> AsyncGenerator[Told, None]:
-        """Events, none of them after a pause; it ends after a notice that the follower is too slow."""
+        """
+        Events, none of them after a pause; it ends after a notice that the follower is too slow, and without a word
+        when its key is worth nothing any more: who comes again is told why.
+        """
         now, after = asyncio.get_running_loop().time, self.after
         if after is not None and after > await self.store.last_seq():
             # An id from another database: what was missed cannot be told, so the client must look for itself.
@@ -71,9 +79,13 @@ class Following(msgspec.Struct, frozen=True, kw_only=True):
         batches = self.store.follow_together(
             after=after, job_id=self.job_id, batch_id=self.batch_id, pause_seconds=HEARTBEAT_SECONDS
         )
-        waited = 0.0
+        waited, checked = 0.0, now()
         async with aclosing(batches):
             async for heard in batches:
+                if now() - checked >= RECHECK_SECONDS:
+                    if not await self.allowed():
+                        return
+                    checked = now()
                 if waited > SLOW_SECONDS and len(heard.events) + heard.behind > BUFFER_EVENTS:
                     yield Notice(RESYNC, {"reason": "too slow"})
                     return
