@@ -24,17 +24,20 @@ parameters:
 outputs:
   - {{name: out.json, format: json, role: annotations, media_type: application/json, description: an empty object}}
 resources: {{memory_mb: 50, realtime_factor: 1}}
+warm: {warm}
 known_limits: []
 """
 _BATCH = "  - {name: batch_size, type: integer, label: Batch, description: frames at once, default: 8, min: 1}\n"
 _MODULES = Path(__file__).parent / "misbehaving"
 
 
-def declare(folder: Path, *names: str) -> Path:
+def declare(folder: Path, *names: str, warm: bool = False) -> Path:
     """A directory for the setting `pipeline_dirs`, with the named modules; `folder/pids` names their processes."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         (folder / f"{name}.py").write_text(_CODE.format(name=name, top=str(Path(__file__).parents[1])))
         more = _BATCH if "batch_size" in (_MODULES / f"{name}.py").read_text() else ""
-        (folder / f"{name}.yaml").write_text(_YAML.format(name=name, pids=folder / "pids", more=more))
+        (folder / f"{name}.yaml").write_text(
+            _YAML.format(name=name, pids=folder / "pids", more=more, warm=str(warm).lower())
+        )
     return folder
