@@ -3,16 +3,9 @@ How fast the queue is: jobs that do nothing through the store alone, through a w
 stage, and how soon an idle worker picks one up; once with an empty database, once with a million finished jobs in it.
 
 The million are put in by SQL; `--finished 100000` makes do with fewer. Rates through the store are also given by the
-processor's time, which depends less on what else the machine does.
+processor's time, which depends less on what else the machine does. Called `queue.py` this file would take the place of
+Python's own module of that name in all scripts beside it.
 """
-
-# ruff: noqa: E402
-import sys
-
-_HERE = sys.path.pop(0)
-import queue  # noqa: F401  (Python's own, before this file takes its place)
-
-sys.path.insert(0, _HERE)
 
 import argparse
 import asyncio

@@ -1,0 +1,84 @@
+"""
+Whether the time left comes true: after ten jobs of a kind, jobs of many lengths are queued at once; what each is told
+when it is submitted is held against when it is over.
+"""
+
+import asyncio
+import logging
+import random
+import tempfile
+import time
+from contextlib import aclosing
+from pathlib import Path
+
+import msgspec
+import structlog
+from rig import make_clip, percentile, say
+
+from videoannotator.jobs import NewJob, new_id
+from videoannotator.settings import Settings
+from videoannotator.workspace import Selection, Workspace
+
+LENGTHS = (4, 8, 16, 30, 45)
+BEFORE = 10
+JOBS = 20
+PIPELINES = ("scene_detection", "face_analysis")
+
+
+def main() -> None:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    with tempfile.TemporaryDirectory(prefix="videoannotator-bench-") as name:
+        asyncio.run(_measure(Path(name)))
+
+
+async def _measure(folder: Path) -> None:
+    settings = Settings(
+        storage_dir=folder / "storage", cache="off", browser_copy=False, min_free_bytes=1, pause_free_bytes=0
+    )
+    async with Workspace.open(settings) as workspace:
+        jobs = [await _admitted(workspace, folder, seconds) for seconds in LENGTHS]
+        chance = random.Random(1)
+        await _run(workspace, [_again(chance.choice(jobs)) for _ in range(BEFORE)])
+        errors = await _run(workspace, [_again(chance.choice(jobs)) for _ in range(JOBS)])
+        say(
+            f"time left as told at submission, {JOBS} jobs in a queue, median error",
+            percentile(errors, 0.5),
+            "",
+            asked=0.2,
+        )
+        say(f"time left as told at submission, {JOBS} jobs in a queue, p90 of the error", percentile(errors, 0.9), "")
+        alone = [error for _ in range(5) for error in await _run(workspace, [_again(chance.choice(jobs))])]
+        say("time left as told at submission, one job alone, median error", percentile(alone, 0.5), "", asked=0.2)
+
+
+async def _admitted(workspace: Workspace, folder: Path, seconds: int) -> NewJob:
+    clip = make_clip(folder / f"clip-{seconds}.mp4", seconds=seconds)
+    return await workspace.admit(clip, clip.name, Selection(pipelines=PIPELINES), owns_video=False)
+
+
+async def _run(workspace: Workspace, jobs: list[NewJob]) -> list[float]:
+    """Submit them one after the other; the errors, as shares of what each then took."""
+    last = await workspace.store.last_seq()
+    told: dict[str, tuple[float, float | None]] = {}
+    for job in jobs:
+        await workspace.submit(job)
+        told[job.id] = (time.monotonic(), (await workspace.store.get(job.id)).eta_seconds)
+    errors = []
+    async with aclosing(workspace.store.follow(after=last)) as events:
+        async for event in events:
+            assert event.type not in ("job.error", "job.cancelled"), event
+            if event.type == "job.complete" and event.job_id in told:
+                began, eta = told.pop(event.job_id)
+                took = time.monotonic() - began
+                errors.append(1.0 if eta is None else abs(eta - took) / took)
+                if not told:
+                    return errors
+    raise AssertionError("events never end")
+
+
+def _again(job: NewJob) -> NewJob:
+    return msgspec.structs.replace(job, id=new_id("job"))
+
+
+if __name__ == "__main__":
+    main()
