@@ -71,6 +71,7 @@ def test_an_attempt_that_wrote_something_else_is_not_taken_for_the_result(artifa
 def test_settling_removes_attempts_that_never_finished(artifacts):
     """What a crash left half-written goes before the job begins again."""
     (artifacts.begin("job_1", "face_analysis", 1) / "half.json").write_text("{")
+    (artifacts.results("job_1") / ".manifest.json-x1y2z3").write_text("{")
 
     artifacts.settle("job_1", ())
 

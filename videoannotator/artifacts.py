@@ -144,7 +144,8 @@ class Artifacts:
 
     def settle(self, job_id: str, artifacts: Iterable[Artifact]) -> None:
         """
-        After a crash: finish moving what the store already knows, and remove all other attempts.
+        After a crash: finish moving what the store already knows, and remove all other attempts, at results and at the
+        manifest.
 
         Raises:
             StorageTrouble: RESULT_MISSING, a file that the store knows is nowhere.
@@ -155,6 +156,8 @@ class Artifacts:
                 self._recover(results, artifact)
         for attempt in results.glob(".attempt-*"):
             shutil.rmtree(attempt, ignore_errors=True)
+        for half_written in results.glob(f".{MANIFEST}-*"):
+            half_written.unlink(missing_ok=True)
 
     def carry_over(self, finished: str, job_id: str, artifacts: Iterable[Artifact]) -> None:
         """Give a new job the files of an earlier one, without copying where the file system can link."""

@@ -62,7 +62,7 @@ class House:
         manifest = json.loads((results / "manifest.json").read_text())
         listed = {entry["path"]: entry["sha256"] for files in manifest["outputs"].values() for entry in files}
         there = {file.name: file for file in results.iterdir() if file.name != "manifest.json"}
-        assert set(listed) == set(there)
+        assert sorted(listed) == sorted(there)
         for name, file in there.items():
             assert listed[name] == hashlib.sha256(file.read_bytes()).hexdigest()
         if job_id in self.acknowledged:
@@ -87,14 +87,15 @@ class Life:
         self._house = house
         self._fault = environ["VIDEOANNOTATOR_FAULT"]
         command = [sys.executable, "-m", "videoannotator", "serve", "--port", "0"]
-        self.process = subprocess.Popen(
-            [*command, "--storage-dir", str(house.storage)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=os.environ | environ,
-            text=True,
-        )
-        self._said: list[str] = []
+        # A file and no pipe: one that nobody reads would stop the server when it is full.
+        self._log = house.storage.parent / f"life-{time.monotonic_ns()}.log"
+        with self._log.open("w") as log:
+            self.process = subprocess.Popen(
+                [*command, "--storage-dir", str(house.storage)],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=os.environ | environ,
+            )
 
     def __enter__(self) -> "Life":
         self.url = self._find_url()
@@ -104,17 +105,18 @@ class Life:
     def __exit__(self, *_: object) -> None:
         self.http.close()
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
 
     def _find_url(self) -> str:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self._said.append(line)
-            if found := re.search(r"http://127\.0\.0\.1:\d+", line):
-                return found.group()
-        died_as_asked = self._fault != "" and self.process.wait() == -signal.SIGKILL
-        assert died_as_asked, f"the server ended: {''.join(self._said)}"
-        return "http://127.0.0.1:1"  # it died while it started: nobody is there
+        until = time.monotonic() + LIMIT_SECONDS
+        while not (found := re.search(r"http://127\.0\.0\.1:\d+", self._log.read_text())):
+            assert time.monotonic() < until, "the server does not start"
+            if self.process.poll() is not None:
+                died_as_asked = self._fault != "" and self.process.returncode == -signal.SIGKILL
+                assert died_as_asked, f"the server ended: {self._log.read_text()}"
+                return "http://127.0.0.1:1"  # it died while it started: nobody is there
+            time.sleep(0.01)
+        return found.group()
 
     def submit(self, clip: Path, pipelines: str = "behaves", config: dict[str, Any] | None = None) -> str | None:
         """The job if it was acknowledged; None where the server died before it could."""
