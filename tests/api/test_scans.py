@@ -121,6 +121,7 @@ async def test_a_second_scan_follows_what_has_changed(tmp_path: Path, data: Path
     assert {page["total"] for page in pages} == {11}
 
 
+@pytest.mark.slow
 async def test_a_scan_of_many_files_delays_nobody_and_runs_once(tmp_path: Path, clip: Path) -> None:
     """Uploads are looked at in between; who asks for it again is told that it runs."""
     data = tmp_path / "data"

@@ -275,14 +275,19 @@ async def test_one_byte_a_second_keeps_nobody_waiting(shared: Served, clip: Path
 ROUTES = [
     ("POST", "/api/v1/jobs"),
     ("POST", "/analyze"),
-    ("POST", "/api/v1/batches"),
-    ("POST", "/api/v1/datasets"),
     ("POST", "/api/v1/config/validate"),
-    ("POST", "/api/v1/pipelines/behaves/validate"),
-    ("POST", "/api/v1/tokens"),
-    ("POST", "/api/v1/tickets"),
-    ("PUT", "/api/v1/preferences"),
-    ("PUT", "/api/v1/presets/mine"),
+    *(
+        pytest.param(method, path, marks=pytest.mark.slow)
+        for method, path in (
+            ("POST", "/api/v1/batches"),
+            ("POST", "/api/v1/datasets"),
+            ("POST", "/api/v1/pipelines/behaves/validate"),
+            ("POST", "/api/v1/tokens"),
+            ("POST", "/api/v1/tickets"),
+            ("PUT", "/api/v1/preferences"),
+            ("PUT", "/api/v1/presets/mine"),
+        )
+    ),
 ]
 
 

@@ -180,7 +180,10 @@ LIES: dict[str, tuple[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("lie", LIES)
+QUICK = ("100,000 pixels a side, AVI", "a milliard of frames, AVI", "0 ticks a second, MP4", "4,000 tracks")
+
+
+@pytest.mark.parametrize("lie", [lie if lie in QUICK else pytest.param(lie, marks=pytest.mark.slow) for lie in LIES])
 async def test_a_file_that_lies_in_its_tables_is_refused_or_comes_to_an_end(
     shared: Served, clips: Clips, lie: str
 ) -> None:
@@ -295,7 +298,10 @@ def _behind_ftyp(content: bytes, box: bytes) -> bytes:
     return content + box
 
 
-@pytest.mark.parametrize("name", sorted(_polyglots(b"\0" * 40)))
+@pytest.mark.parametrize(
+    "name",
+    ["page.html", *(pytest.param(n, marks=pytest.mark.slow) for n in _polyglots(b"\0" * 40) if n != "page.html")],
+)
 async def test_a_video_that_is_also_a_page_is_never_shown_as_one(shared: Served, clips: Clips, name: str) -> None:
     """An attachment, not sniffed, in a sandbox, of a type that no browser runs; the shown name has no markup."""
     content = _polyglots(clips.path("b_frames.mp4").read_bytes())[name]

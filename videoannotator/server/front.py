@@ -86,6 +86,8 @@ class Front:
             await self._app(scope, receive, send)
             return
         headers = _first_of_each(scope["headers"])
+        if (meant := _meant_method(scope, headers)) is not None:
+            scope = {**scope, "method": meant}
         state = scope.setdefault("state", {})
         state["request_id"] = _request_id(headers.get("x-request-id", ""))
         out = _Out(scope, send, self._added_headers(state["request_id"], scope["path"], headers.get("origin")))
@@ -191,6 +193,13 @@ def _first_of_each(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
 
 def _request_id(given: str) -> str:
     return given if _GIVEN_ID.fullmatch(given) else new_id("req")
+
+
+def _meant_method(scope: Any, headers: dict[str, str]) -> str | None:
+    """tus: clients that cannot send PATCH or DELETE send POST, and say in a header what they mean."""
+    meant = headers.get("x-http-method-override", "").upper()
+    is_such = scope.get("method") == "POST" and scope["path"].startswith(_UPLOADS) and meant in ("PATCH", "DELETE")
+    return meant if is_such else None
 
 
 def _is_preflight(scope: Any, headers: dict[str, str]) -> bool:
