@@ -69,6 +69,7 @@ class TestProbe:
             frame_rate=RATE,
             frame_count=FRAMES,
             video_codec="h264",
+            pixel_format="yuv420p",
             audio_codec="aac",
         )
 

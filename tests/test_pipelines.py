@@ -492,7 +492,7 @@ def test_turns_are_those_of_the_library(speech: Path) -> None:
     samples = sound(speech, probe(speech)).samples
     options = VadOptions(threshold=0.5, min_speech_duration_ms=150, min_silence_duration_ms=250, speech_pad_ms=30)
     parameters = msgspec.convert(CATALOGUE.get("voice_activity").defaults, VoiceParameters)
-    probabilities = [p for block in voice_activity._Network().listen(samples) for p in block]
+    probabilities = [p for block in voice_activity._Network().listen(samples) for p in block.probabilities]
 
     ours = turns_from(probabilities, len(samples), parameters)
 
@@ -514,7 +514,7 @@ def test_a_long_recording_is_heard_in_blocks_without_a_seam(speech: Path) -> Non
     whole = numpy.pad(samples, (0, 512 - len(samples) % 512))
 
     assert len(blocks) == 3
-    ours = numpy.concatenate([numpy.array(block) for block in blocks])
+    ours = numpy.concatenate([numpy.array(block.probabilities) for block in blocks])
     assert numpy.allclose(ours[:-1], get_vad_model()(whole).reshape(-1)[:-1], atol=1e-5)
 
 

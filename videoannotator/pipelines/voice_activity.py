@@ -190,7 +190,7 @@ class _Network:
         file = Path(get_assets_path()) / "silero_vad_v6.onnx"
         self.model = ModelUsed("silero_vad_v6", hashlib.sha256(file.read_bytes()).hexdigest(), "MIT")
 
-    def listen(self, samples: Any, earlier: Chunk | None, windows_done: int) -> Iterator[Chunk]:
+    def listen(self, samples: Any, earlier: Chunk | None = None, windows_done: int = 0) -> Iterator[Chunk]:
         """
         Speech probabilities of all windows in order, a block at a time; the last window is filled with silence. With
         the last chunk of an `earlier` attempt it goes on behind the windows that are done.
