@@ -30,6 +30,7 @@ WHOLE = [
         "noise.mp4",
         "zeros.mp4",
         "picture.mp4",
+        "raw.avi",
         "animation.mp4",
         "subtitles.mp4",
     )
