@@ -100,6 +100,27 @@ async def test_a_backup_is_consistent_while_jobs_end_and_go(tmp_path: Path, clip
         restore(backup, tmp_path / f"restored{number}")
 
 
+def test_a_job_that_is_removed_while_it_is_saved_is_left_out_whole(working: Path, tmp_path: Path) -> None:
+    """Its row without its files would be a job that nobody can open."""
+    victim = min(folder.parent for folder in (working / "results").glob("*/out.json"))
+
+    def remove(_: str) -> None:
+        if not victim.exists():
+            return
+        shutil.rmtree(victim)
+        with closing(sqlite3.connect(working / DATABASE)) as live, live:
+            live.execute("PRAGMA foreign_keys = ON")
+            live.execute("DELETE FROM events WHERE job_id = ?", (victim.name,))
+            live.execute("DELETE FROM jobs WHERE id = ?", (victim.name,))
+
+    index = back_up(working, tmp_path / "backup", remove)
+
+    assert ((), 2) == (index.missing, index.jobs)
+    assert victim.name not in {job_id for (job_id,) in rows(tmp_path / "backup", "SELECT id FROM jobs")}
+    assert not any(victim.name in saved.path for saved in index.files)
+    assert not any(victim.name in str(path) for path in (tmp_path / "backup").rglob("*"))
+
+
 async def _work_and_remove(server: Any, clip: Path) -> None:
     jobs = [await server.submit(clip) for _ in range(4)]
     for job in jobs:
@@ -162,14 +183,16 @@ def test_a_backup_that_is_not_what_was_saved_is_not_restored(storage: Path, tmp_
             index.write_bytes(index.read_bytes()[:100])
         case "escape":
             told = json.loads(index.read_text())
-            told["files"].append({"path": "../outside", "size": 1, "sha256": "0" * 64})
+            outside = tmp_path / "outside"
+            outside.write_text("x")
+            told["files"].append({"path": "../outside", "size": 1, "sha256": sha256(outside)})
             index.write_text(json.dumps(told))
 
     with pytest.raises(Refused) as refused:
         restore(tmp_path / "backup", tmp_path / "storage")
 
-    assert refused.value.code in ("BACKUP_DAMAGED", "NOT_A_BACKUP")
-    assert {"backup"} == {path.name for path in tmp_path.iterdir()}
+    assert refused.value.code == ("BACKUP_DAMAGED" if damage in ("changed", "gone") else "NOT_A_BACKUP")
+    assert {"backup"} == {path.name for path in tmp_path.iterdir()} - {"outside"}
 
 
 def test_nothing_is_overwritten(storage: Path, working: Path, tmp_path: Path) -> None:

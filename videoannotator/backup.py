@@ -163,10 +163,10 @@ class _Backup:
         """What the database knows by name, and mostly by content."""
         for known in copies.known_files(database):
             source = self._find(known)
-            if source is None:
+            saved = None if source is None else self._save(source, known.path, known.sha256)
+            if saved is None:
                 self._missing.append(known)
                 continue
-            saved = self._save(source, known.path, known.sha256)
             if known.sha256 not in (None, saved.sha256):
                 self._damaged.append(known.path)
             yield saved
@@ -178,8 +178,8 @@ class _Backup:
         logs = [file for folder in folders if folder.is_dir() for file in sorted(folder.iterdir())]
         for path in (*names, *(file.relative_to(self._folder).as_posix() for file in logs)):
             source = self._folder / path
-            if source.is_file() and not source.is_symlink():
-                yield self._save(source, path, None)
+            if source.is_file() and not source.is_symlink() and (saved := self._save(source, path, None)):
+                yield saved
 
     def _find(self, known: copies.KnownFile) -> Path | None:
         """None where it is nowhere, also after a moment."""
@@ -190,8 +190,17 @@ class _Backup:
             time.sleep(0.1)
         return source
 
-    def _save(self, source: Path, path: str, expected: str | None) -> SavedFile:
+    def _save(self, source: Path, path: str, expected: str | None) -> SavedFile | None:
+        """None where it has just been removed."""
         self._tell(path)
+        try:
+            return self._saved(source, path, expected)
+        except FileNotFoundError:
+            if source.exists():
+                raise
+            return None
+
+    def _saved(self, source: Path, path: str, expected: str | None) -> SavedFile:
         target = self._part / path
         if expected is not None and target.is_file() and target.stat().st_size == source.stat().st_size:
             there = sha256(target)
