@@ -281,3 +281,17 @@ async def told_until(store: SqliteStore, last: int) -> list[Event]:
             if event.seq == last:
                 return events
     return events
+
+
+async def test_a_follower_of_a_quiet_job_hears_that_it_is_quiet_while_others_are_loud(store: SqliteStore) -> None:
+    """Else its line would look dead, and a proxy would close it."""
+    (quiet,) = await store.add(new_job())
+    await store.claim("somebody who says nothing")
+    talking = asyncio.create_task(chatter(store, jobs=2, lines=300))
+    batches = store.follow_together(job_id=quiet.id, after=await store.last_seq(), pause_seconds=0.05)
+
+    async with aclosing(batches), asyncio.timeout(10):
+        heard_nothing = [await anext(batches) for _ in range(2)]
+
+    await talking
+    assert [batch.events for batch in heard_nothing] == [(), ()]
