@@ -62,6 +62,15 @@ def test_what_was_begun_and_not_finished_is_broken(tmp_path: Path) -> None:
     assert environments.state("speech") == "broken"
 
 
+def test_an_environment_without_its_python_is_broken(tmp_path: Path) -> None:
+    """Somebody tidied up, or the system's Python went with an update."""
+    environments = built(tmp_path)
+
+    (tmp_path / "speech" / "venv" / "bin" / "python").unlink()
+
+    assert environments.state("speech") == "broken"
+
+
 def test_an_environment_of_another_version_is_built_anew(tmp_path: Path) -> None:
     """Its libraries may be others than this version's code was written for."""
     assert built(tmp_path, version="0.0.1").state("speech") == "outdated"

@@ -91,6 +91,17 @@ def test_a_model_of_the_hub_comes_whole_and_checked(hub: Hub, shelf: Shelf) -> N
     assert not shelf.fetching(TINY).exists()
 
 
+def test_of_the_same_weights_in_two_forms_one_is_fetched(hub: Hub, shelf: Shelf) -> None:
+    """A gigabyte saved for each language."""
+    files = {"config.json": b"{}", "preprocessor_config.json": b"{}", "vocab.json": b"{}"}
+    weights = {"pytorch_model.bin": WEIGHTS, "model.safetensors": WEIGHTS[::-1]}
+    hub.repositories["facebook/wav2vec2-base-960h"] = files | weights
+
+    record = pull(shelf, "align-en", quietly)
+
+    assert {file.path for file in record.files} == {*files, "model.safetensors"}
+
+
 def test_what_is_here_is_not_fetched_again(hub: Hub, shelf: Shelf) -> None:
     """`models pull` may be said twice."""
     pull(shelf, TINY, quietly)

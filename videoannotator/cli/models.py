@@ -49,7 +49,7 @@ def show(given: argparse.Namespace) -> int:
         use = {True: "commercial use allowed", False: "NOT for commercial use", None: "commercial use unclear"}
         gated = "; gated" if row["gated"] else ""
         _say(f"{row['name']:<24} {row['state']:<10} {size:>14}  {row['licence']}, {use[row['commercial_use']]}{gated}")
-        _say(f"{'':<24} {row['title']}. Checked against {row['checked_against']}.")
+        _say(f"{'':<24} {row['title']}. Checks: {row['checked_against']}.")
     _say(f"\nThey lie in {shelf.folder}")
     return 0
 
