@@ -164,10 +164,11 @@ async def test_a_ticket_opens_nothing_else(server: Served, clip: Path) -> None:
         f"{path}%2f..%2f{other['id']}/video",
         f"//api/v1/jobs/{other['id']}/video",
         f"{path}/files/..%2fout.json",
-        "/api/v1/events/stream",
     ]
 
     async with server.client() as finder:
+        async with finder.stream("GET", f"/api/v1/events/stream?token={ticket}") as stream:
+            assert stream.status_code == 403
         answers = [await finder.get(f"{address}?token={ticket}") for address in elsewhere]
         changing = [
             await finder.delete(f"{path}?token={ticket}"),
