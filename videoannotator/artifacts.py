@@ -259,6 +259,7 @@ def write_whole(file: Path, content: bytes) -> None:
             new.write(content)
             new.flush()
             os.fsync(new.fileno())
+        reach("manifest.written")
         Path(name).replace(file)
     except BaseException:
         Path(name).unlink(missing_ok=True)

@@ -25,6 +25,7 @@ POINTS = (
     "stage.put_back",  # another attempt is recorded
     "cache.written",  # an entry is complete and has not its name
     "cache.kept",
+    "manifest.written",  # under another name
     "job.manifest",  # the manifest is written, the job is running
     "job.finished",  # the ending is recorded
     "job.forgotten",  # a deleted job's rows are gone, its files are there
