@@ -89,9 +89,11 @@ async def test_it_runs_alone_and_after_a_failure(pipelines: Path, clips: Clips, 
 async def test_a_remembered_result_belongs_to_the_files_it_saw(pipelines: Path, clips: Clips, tmp_path: Path) -> None:
     """The same video and parameters with another transcript is other work."""
     clip = clips.path("h264.mp4")
-    async with serving(tmp_path, pipeline_dirs=(pipelines,)) as served:
+    async with serving(tmp_path, pipeline_dirs=(pipelines,), cache="on") as served:
         alone = await served.finished(clip, "eager")
         beside = await served.finished(clip, "eager,slow")
+        again = await served.finished(clip, "eager,slow")
 
         assert written(served, alone["id"]) == {}
         assert written(served, beside["id"]) == {"slow.json": "{}"}
+        assert [stage["cached"] for stage in again["stages"]] == [True, True]
