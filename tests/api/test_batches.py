@@ -110,6 +110,7 @@ async def test_a_directory_becomes_a_batch_and_its_report_names_every_video(serv
     assert 3 == len(manifest["jobs"])
 
 
+@pytest.mark.slow
 async def test_a_pattern_and_named_videos_choose(server: Served, videos: Path) -> None:
     """Only what was asked for; a name that is not there is rejected by name."""
     by_pattern = await submit(server, videos, pattern="day2/*")
@@ -200,6 +201,7 @@ async def test_a_retry_takes_the_failed_ones_only_and_counts_by_the_latest(serve
     assert {job["id"] for job in again.json()["jobs"]} == {line["job_id"] for line in lines.values()}
 
 
+@pytest.mark.slow
 async def test_a_retry_of_what_succeeded_does_nothing(server: Served, videos: Path) -> None:
     """Cancelled ones only where that is asked for."""
     done = await submit(server, videos, videos=["a.mp4"])
@@ -217,6 +219,7 @@ async def test_a_retry_of_what_succeeded_does_nothing(server: Served, videos: Pa
     assert [0, 0, 1] == [len(answer.json()["jobs"]) for answer in retries]
 
 
+@pytest.mark.slow
 async def test_a_deleted_job_stays_in_the_report(server: Served, videos: Path) -> None:
     """Otherwise a report from last week and one from today would disagree without a word."""
     submitted = await submit(server, videos, videos=["a.mp4", "b.mp4"])
@@ -275,6 +278,7 @@ async def test_a_batch_that_cannot_be_is_refused_whole(server: Served) -> None:
     assert 0 == (await server.http.get("/api/v1/batches")).json()["total"]
 
 
+@pytest.mark.slow
 async def test_an_empty_directory_is_a_finished_batch(server: Served, tmp_path: Path) -> None:
     """And its success rate is 0.0, not a division by zero."""
     (tmp_path / "data" / "empty").mkdir()
@@ -286,6 +290,7 @@ async def test_an_empty_directory_is_a_finished_batch(server: Served, tmp_path: 
     assert {} == await report(server, submitted["id"])
 
 
+@pytest.mark.slow
 async def test_videos_can_be_added_while_it_runs(server: Served, videos: Path) -> None:
     """For lists that are too long for one request."""
     submitted = await submit(server, videos, videos=["a.mp4"])
@@ -329,6 +334,7 @@ async def test_a_text_that_looks_like_a_formula_is_none_in_the_table(server: Ser
     assert table.headers["content-type"].startswith("text/csv")
 
 
+@pytest.mark.slow
 async def test_batches_are_listed_newest_first_in_pages(server: Served, videos: Path) -> None:
     """And a key that may only read may look, but not submit."""
     ids = [(await submit(server, videos, videos=["a.mp4"], name=str(n)))["id"] for n in range(3)]

@@ -39,6 +39,7 @@ def at_work(client: httpx.Client, job_id: str) -> bool:
     return bool(client.get(f"/api/v1/jobs/{job_id}").json()["progress"] > 0)
 
 
+@pytest.mark.slow
 def test_a_drained_stage_ends_and_nothing_new_begins(start: Any, clip: Path) -> None:
     """A two-hour stage that has a minute left is not thrown away; the job behind it is not begun."""
     server = start(drain_seconds="20", max_concurrent_jobs="1")
