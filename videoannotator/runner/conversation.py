@@ -107,6 +107,7 @@ class Conversation:
         watching = asyncio.create_task(self._watch(), name=f"watch of {self._who}")
         leaving = asyncio.create_task(self._group.leaves(), name=f"exit of {self._who}")
         try:
+            await self._measure()  # a stage that is over before the first look took something too
             await asyncio.wait({listening, watching, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if listening.done():
                 ending = await self._see_off(listening.result())
@@ -141,6 +142,7 @@ class Conversation:
             await self._measure()
             self.waits = True
             return ending
+        await self._measure()
         left = await self._group.leaves(_LEAVE_SECONDS)
         await self._measure()
         if ending is None and not left:
