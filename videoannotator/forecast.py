@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
-DECAY = 0.95
-"""What each older stage counts of the one after it: the last twenty make up most of the line."""
+DECAY = 0.85
+"""What each older stage counts of the one after it: the last ten make up most of the line."""
 
 LEAST_SECONDS = 0.01
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 import structlog
-from rig import make_clip, percentile, say
+from rig import declare, make_clip, percentile, say
 
 from videoannotator.jobs import NewJob, new_id
 from videoannotator.settings import Settings
@@ -22,26 +22,49 @@ from videoannotator.workspace import Selection, Workspace
 LENGTHS = (4, 8, 16, 30, 45)
 BEFORE = 10
 JOBS = 20
-PIPELINES = ("scene_detection", "face_analysis")
+PIPELINES = {"our own pipelines": ("scene_detection", "face_analysis"), "stages that sleep": ("sleeps",)}
+_CODE = """\
+import sys
+import time
+
+sys.path.append({top!r})
+
+from tests.misbehaving import behaves
+
+
+def run(stage):
+    time.sleep(stage.video.duration_seconds / 10)
+    return behaves.write(stage)
+"""
 
 
 def main() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     with tempfile.TemporaryDirectory(prefix="videoannotator-bench-") as name:
-        asyncio.run(_measure(Path(name)))
+        for what, pipelines in PIPELINES.items():
+            asyncio.run(_measure(Path(name) / pipelines[0], what, pipelines))
 
 
-async def _measure(folder: Path) -> None:
+async def _measure(folder: Path, what: str, pipelines: tuple[str, ...]) -> None:
+    folder.mkdir()  # noqa: ASYNC240
     settings = Settings(
-        storage_dir=folder / "storage", cache="off", browser_copy=False, min_free_bytes=1, pause_free_bytes=0
+        storage_dir=folder / "storage",
+        pipeline_dirs=(_declare(folder / "pipelines"),),
+        cache="off",
+        browser_copy=False,
+        min_free_bytes=1,
+        pause_free_bytes=0,
     )
     async with Workspace.open(settings) as workspace:
-        jobs = [await _admitted(workspace, folder, seconds) for seconds in LENGTHS]
+        jobs = [await _admitted(workspace, folder, seconds, pipelines) for seconds in LENGTHS]
         chance = random.Random(1)
         await _run(workspace, [_again(chance.choice(jobs)) for _ in range(BEFORE)])
         errors = await _run(workspace, [_again(chance.choice(jobs)) for _ in range(JOBS)])
-        _say(f"{JOBS} jobs in a queue", errors)
-        _say("one job alone", [e for _ in range(5) for e in await _run(workspace, [_again(chance.choice(jobs))])])
+        _say(f"{what}, {JOBS} jobs in a queue", errors)
+        _say(
+            f"{what}, one job alone",
+            [e for _ in range(5) for e in await _run(workspace, [_again(chance.choice(jobs))])],
+        )
 
 
 def _say(what: str, errors: list[float]) -> None:
@@ -51,9 +74,16 @@ def _say(what: str, errors: list[float]) -> None:
     say(f"time left as told at submission, {what}, p90 of the error", percentile(sizes, 0.9), "")
 
 
-async def _admitted(workspace: Workspace, folder: Path, seconds: int) -> NewJob:
+def _declare(folder: Path) -> Path:
+    form = (declare(folder, "behaves", warm=True) / "behaves.yaml").read_text()
+    (folder / "sleeps.yaml").write_text(form.replace("name: behaves", "name: sleeps"))
+    (folder / "sleeps.py").write_text(_CODE.format(top=str(Path(__file__).parents[2])))
+    return folder
+
+
+async def _admitted(workspace: Workspace, folder: Path, seconds: int, pipelines: tuple[str, ...]) -> NewJob:
     clip = make_clip(folder / f"clip-{seconds}.mp4", seconds=seconds)
-    return await workspace.admit(clip, clip.name, Selection(pipelines=PIPELINES), owns_video=False)
+    return await workspace.admit(clip, clip.name, Selection(pipelines=pipelines), owns_video=False)
 
 
 async def _run(workspace: Workspace, jobs: list[NewJob]) -> list[float]:

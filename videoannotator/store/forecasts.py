@@ -95,7 +95,9 @@ class Forecasts:
         self, job: Job, standing: Standing, running: list[list[float] | None], speeds: Speeds, now: int
     ) -> Job:
         rows = await self._database.read(_BEFORE, (job.id,))
-        ahead = standing.ahead(*rows[0]) if rows else None
+        if not rows:  # claimed a moment ago
+            return msgspec.structs.replace(job, expected_seconds=_time_of_running(job, speeds, now))
+        ahead = standing.ahead(*rows[0])
         if ahead is None:
             return job
         position = 1 + sum(ahead.values())
