@@ -83,7 +83,9 @@ async def test_the_same_work_is_done_once_and_served_with_the_same_bytes(setting
     assert any("was done before" in line.data["message"] for line in lines)
 
 
-@pytest.mark.parametrize("other", ["name", "parameter", "bytes"])
+@pytest.mark.parametrize(
+    "other", ["bytes", pytest.param("name", marks=pytest.mark.slow), pytest.param("parameter", marks=pytest.mark.slow)]
+)
 async def test_other_work_is_computed(other: str, settings: Settings, clip: Path, tmp_path: Path) -> None:
     """The name stands in the files, the parameters decide them, and one byte more is another video."""
     longer = tmp_path / "longer.mp4"
@@ -117,7 +119,10 @@ async def test_what_a_job_was_served_does_not_go_with_the_job_it_was_made_for(se
     assert [] == entries(settings), "with the last job of a video everything made of it is gone"
 
 
-@pytest.mark.parametrize("damage", ["file", "entry", "gone"])
+_SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("damage", ["file", pytest.param("entry", marks=_SLOW), pytest.param("gone", marks=_SLOW)])
 async def test_a_damaged_entry_is_noticed_dropped_and_computed_again(
     damage: str, settings: Settings, clip: Path
 ) -> None:
@@ -164,6 +169,7 @@ async def test_from_scratch_means_from_scratch(settings: Settings, clip: Path) -
     assert 2 == runs(settings)
 
 
+@pytest.mark.slow
 async def test_the_cache_can_be_turned_off(settings: Settings, clip: Path) -> None:
     """Then there is no folder either."""
     async with Workspace.open(msgspec.structs.replace(settings, cache="off")) as workspace:

@@ -87,6 +87,7 @@ async def test_a_failure_that_passes_costs_two_waits_and_not_the_result(settings
     assert ["tried again in 0.1 s", "tried again in 0.2 s"] == [line[-21:-1] for line in warnings]
 
 
+@pytest.mark.slow
 async def test_attempts_are_bounded(settings: Settings, clip: Path) -> None:
     """After the last one the stage is failed with the reason, and the other stages keep their results."""
     job, _ = await run(msgspec.structs.replace(settings, retry_attempts=2), clip, "behaves", "fails_twice")
@@ -126,6 +127,7 @@ async def test_out_of_memory_is_tried_once_more_with_half_the_batch_and_says_so(
     assert "It is tried again in 0.1 s with batch_size 4." in warnings[0]
 
 
+@pytest.mark.slow
 async def test_half_the_batch_is_tried_once_only(settings: Settings, clip: Path) -> None:
     """Halving on and on would end in a run of days."""
     async with Workspace.open(settings) as workspace:
@@ -163,7 +165,7 @@ async def test_a_stage_that_waits_holds_no_slot_and_no_place(settings: Settings,
 
 async def test_the_wait_survives_a_restart(settings: Settings, clip: Path) -> None:
     """Neither begun at once, which would be a retry without the wait, nor begun anew."""
-    slow = msgspec.structs.replace(settings, retry_base_delay_seconds=2.0)
+    slow = msgspec.structs.replace(settings, retry_base_delay_seconds=1.0)
     async with Workspace.open(slow) as workspace:
         job = await submit(workspace, clip, "fails_twice")
         before = await until(workspace, job.id, waits)
@@ -180,6 +182,7 @@ async def test_the_wait_survives_a_restart(settings: Settings, clip: Path) -> No
     assert timedelta(0) <= running.started_at - waiting.retry_at < timedelta(seconds=10)
 
 
+@pytest.mark.slow
 async def test_a_clock_set_back_does_not_make_a_wait_of_an_hour(settings: Settings, clip: Path) -> None:
     """The time in the row may be far ahead of the clock; the longest wait is still the longest."""
     short = msgspec.structs.replace(settings, retry_base_delay_seconds=60.0, retry_max_delay_seconds=60.0)

@@ -10,19 +10,15 @@ from tests.faults.lives import House
 from videoannotator.faults import POINTS
 
 TOP = Path(__file__).parents[2]
-QUICK = ("stage.recorded",)
-"""Steps of the ordinary run of the tests; all others are in the slow one."""
-
 COMMITS = tuple(f"store.{when}:{number}" for number in range(1, 13) for when in ("committing", "committed"))
 """From the first transaction of a start to the last of a job."""
 
 TIMES = {"artifact.moved": ("artifact.moved", "artifact.moved:2")}
 
 
-def _all() -> list[object]:
+def _all() -> list[str]:
     single = [p for p in POINTS if not p.startswith("store.")]
-    found = [named for point in single for named in TIMES.get(point, (point,))] + list(COMMITS)
-    return [point if point in QUICK else pytest.param(point, marks=pytest.mark.slow) for point in found]
+    return [named for point in single for named in TIMES.get(point, (point,))] + list(COMMITS)
 
 
 @pytest.fixture
@@ -30,6 +26,7 @@ def clip(clips: Clips) -> Path:
     return clips.path("h264.mp4")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", _all())
 def test_a_death_at_this_point_loses_nothing_and_leaves_nothing(point: str, tmp_path: Path, clip: Path) -> None:
     """Acknowledged jobs are finished, once, with the right bytes; what was not acknowledged is there whole or not."""
