@@ -34,7 +34,9 @@ def main() -> None:
 
 def _compare(what: str, clip: Path, folder: Path) -> None:
     output = str(folder / "out")
-    our_command = [CONSOLE_COMMAND, "annotate", str(clip), "--pipelines", "scene_detection", "--output", output]
+    # Every run computes everything: a remembered result would be no measure of anything.
+    annotate = [CONSOLE_COMMAND, "annotate", str(clip), "--no-cache", "--pipelines", "scene_detection"]
+    our_command = [*annotate, "--output", output]
     their_command = [_beside("scenedetect"), "-q", "-i", str(clip), "-o", output, "detect-adaptive", "list-scenes"]
     ours, theirs = [], []
     for _ in range(1 + ROUNDS):
