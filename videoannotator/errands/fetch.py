@@ -7,12 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote
 
-import httpcore
-
 from videoannotator.artifacts import storage_trouble
 from videoannotator.errors import Refused, StorageTrouble, Unreachable
 from videoannotator.media.names import shown_name
-from videoannotator.outbound.client import header, requesting
+from videoannotator.outbound.client import Response, header, requesting
 from videoannotator.outbound.policy import Policy
 from videoannotator.outbound.targets import Target, target_of
 
@@ -71,7 +69,7 @@ class Fetcher:
                 target = target_of(header(response, "location"), base=target)
         raise Refused(f"More than {MOST_REDIRECTS} redirects.", hint="Name the video itself.", code="FETCH_FAILED")
 
-    async def _receive(self, response: httpcore.Response, target: Target, place: Path) -> int:
+    async def _receive(self, response: Response, target: Target, place: Path) -> int:
         self._refuse_answer(response, target)
         file = _File(place, self._min_free_bytes)
         pace = _Pace(target)
@@ -90,7 +88,7 @@ class Fetcher:
             raise
         return file.size
 
-    def _refuse_answer(self, response: httpcore.Response, target: Target) -> None:
+    def _refuse_answer(self, response: Response, target: Target) -> None:
         if response.status in _MAY_PASS:
             raise Unreachable(f"{target.shown} answered {response.status}.", hint="Try again later.")
         if response.status != 200:
