@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from videoannotator.devices import Card, Devices
+from videoannotator.machine.devices import Card, Devices
 
 GIB = 1024**3
 

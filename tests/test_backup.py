@@ -17,10 +17,10 @@ import pytest
 
 from tests.server import serving
 from videoannotator.artifacts import sha256
-from videoannotator.backup import INDEX, back_up, read_index, restore
 from videoannotator.errors import Refused, StorageTrouble
 from videoannotator.store.lock import LOCK
 from videoannotator.store.trouble import DATABASE
+from videoannotator.upkeep.backup import INDEX, back_up, read_index, restore
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,10 @@ from tests.clips import Clips
 from tests.declared import declare
 from tests.sample_jobs import result
 from tests.server import serving
-from videoannotator.cache import Cache
-from videoannotator.fingerprint import fingerprint
 from videoannotator.jobs import Artifact, Job, JobStatus, ModelFiles, StageResult, StageStatus, Video
 from videoannotator.settings import Settings
+from videoannotator.work.cache import Cache
+from videoannotator.work.fingerprint import fingerprint
 from videoannotator.workspace import Selection, Workspace
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from tests.server import serving
-from videoannotator import older_results
 from videoannotator.artifacts import sha256
 from videoannotator.errors import Refused
-from videoannotator.older_results import OlderFile
+from videoannotator.upkeep import older_results
+from videoannotator.upkeep.older_results import OlderFile
 
 SCENES = [{"id": 1, "start_time": 0.0, "end_time": 2.5, "scene_type": "living_room", "score": 0.9}]
 FACES = {

@@ -11,10 +11,10 @@ import pytest
 from tests.declared import declare
 from tests.server import serving
 from tests.test_worker import submit, until, until_final
-from videoannotator.gate import Gate
 from videoannotator.jobs import JobStatus
-from videoannotator.resources import Resources
+from videoannotator.machine.resources import Resources
 from videoannotator.settings import Settings
+from videoannotator.work.gate import Gate
 from videoannotator.workspace import Workspace
 
 

@@ -16,10 +16,10 @@ from tests.clips import Clips
 from tests.declared import declare
 from videoannotator.errors import ErrorKind, StageDied, StageFailed, StorageTrouble, VideoAnnotatorError, kind_of
 from videoannotator.jobs import Job, JobStatus, Stage, StageError, StageStatus
-from videoannotator.retries import delay_seconds, next_attempt
 from videoannotator.runner.failures import failed
 from videoannotator.settings import Settings
 from videoannotator.store.trouble import DATABASE
+from videoannotator.work.retries import delay_seconds, next_attempt
 from videoannotator.workspace import Selection, Workspace
 
 DELAY = 0.1

@@ -7,8 +7,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from tests.cards import GIB, Cards
-from videoannotator.devices import Devices, Nvml
-from videoannotator.scheduler import Need, Place, Scheduler
+from videoannotator.machine.devices import Devices, Nvml
+from videoannotator.work.scheduler import Need, Place, Scheduler
 
 
 class Desk:

@@ -24,7 +24,7 @@ from videoannotator.jobs import JobStatus
 from videoannotator.store import keeping
 from videoannotator.store.sqlite import SqliteStore
 from videoannotator.store.trouble import DATABASE
-from videoannotator.upkeep import Erasure, Upkeep
+from videoannotator.upkeep.removal import Erasure, Upkeep
 
 DAY = 86_400
 

@@ -30,7 +30,7 @@ from videoannotator.errors import NotFound, StorageTrouble
 from videoannotator.faults import reach
 from videoannotator.formats.viewer import shown_together
 from videoannotator.jobs import Artifact, Job, NewJob, Output, Stage, StageStatus
-from videoannotator.nofollow import open_file
+from videoannotator.paths.nofollow import open_file
 
 MANIFEST = "manifest.json"
 _CHUNKS = ".chunks"

@@ -18,7 +18,7 @@ from videoannotator.artifacts import VIDEO_SUFFIXES
 from videoannotator.errors import NotFound, Refused, StageDied, StorageTrouble
 from videoannotator.jobs import Dataset, DatasetVideo, Scan, StageError
 from videoannotator.logs import get_logger
-from videoannotator.nofollow import are_plain, open_inside
+from videoannotator.paths.nofollow import are_plain, open_inside
 from videoannotator.runner.probers import Probers
 from videoannotator.store import Store
 

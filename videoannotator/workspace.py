@@ -14,8 +14,6 @@ from typing import Any, Self
 import msgspec
 
 from videoannotator.artifacts import Artifacts, link_or_copy, storage_trouble, stored_name
-from videoannotator.cache import Cache
-from videoannotator.devices import Devices, Nvml
 from videoannotator.errands.courier import Courier
 from videoannotator.errands.desk import Desk
 from videoannotator.errands.fetch import Fetcher, filename_of
@@ -23,10 +21,11 @@ from videoannotator.errands.possible import require_possible
 from videoannotator.errors import Conflict, NotFound, StorageTrouble
 from videoannotator.jobs import Errands, Idempotency, Job, NewJob, NewStage, Preset, Stage, StageStatus, Video, new_id
 from videoannotator.logs import get_logger
+from videoannotator.machine.devices import Devices, Nvml
+from videoannotator.machine.resources import Resources
 from videoannotator.outbound.policy import Policy
 from videoannotator.pipelines.catalogue import Catalogue
 from videoannotator.presets import DEFAULT_PRESET, builtin_presets, chosen
-from videoannotator.resources import Resources
 from videoannotator.runner.probers import Probers
 from videoannotator.runner.process import Runner
 from videoannotator.scans import Scans
@@ -34,9 +33,10 @@ from videoannotator.settings import Settings
 from videoannotator.store import Store
 from videoannotator.store.lock import only_one
 from videoannotator.store.sqlite import SqliteStore
-from videoannotator.upkeep import Upkeep, remove_job
+from videoannotator.upkeep.removal import Upkeep, remove_job
 from videoannotator.uploads import Uploads
-from videoannotator.worker import Worker
+from videoannotator.work.cache import Cache
+from videoannotator.work.worker import Worker
 
 log = get_logger(__name__)
 

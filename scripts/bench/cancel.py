@@ -18,7 +18,7 @@ import httpx
 import psutil
 from rig import Server, declare, lives, make_clip, percentile, say, wait_until, workplace
 
-from videoannotator.devices import Nvml
+from videoannotator.machine.devices import Nvml
 from videoannotator.runner.guardian import carrying
 from videoannotator.runner.leftovers import STORAGE_MARK
 

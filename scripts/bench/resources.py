@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rig import say
 
-from videoannotator.resources import SAMPLE_SECONDS, Resources
+from videoannotator.machine.resources import SAMPLE_SECONDS, Resources
 from videoannotator.runner import leftovers
 
 LOOKS = 500

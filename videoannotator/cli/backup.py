@@ -23,8 +23,8 @@ def add_to(commands: Any) -> None:
 
 
 def back_up(given: argparse.Namespace) -> int:
-    from videoannotator.backup import back_up as make
-    from videoannotator.backup import trouble_of
+    from videoannotator.upkeep.backup import back_up as make
+    from videoannotator.upkeep.backup import trouble_of
 
     index = make(settings_of(given).storage_dir, given.target)
     size = sum(file.size for file in index.files)
@@ -38,7 +38,7 @@ def back_up(given: argparse.Namespace) -> int:
 
 
 def restore(given: argparse.Namespace) -> int:
-    from videoannotator.backup import restore as make
+    from videoannotator.upkeep.backup import restore as make
 
     folder = settings_of(given).storage_dir
     index = make(given.source, folder)

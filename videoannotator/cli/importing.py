@@ -42,10 +42,10 @@ def run(given: argparse.Namespace) -> int:
 
 async def _import(storage: Path, given: argparse.Namespace) -> Any:
     from videoannotator.artifacts import Artifacts
-    from videoannotator.importing import Import
     from videoannotator.runner.probers import Probers
     from videoannotator.runner.process import Runner
     from videoannotator.store.sqlite import SqliteStore
+    from videoannotator.upkeep.importing import Import
     from videoannotator.workspace import storage_id
 
     artifacts = Artifacts(storage)

@@ -113,7 +113,7 @@ def _agreed(order: dict[str, Any]) -> bool:
 async def _sweep(folder: Path, days: float, *, dry_run: bool) -> Any:
     from videoannotator.artifacts import Artifacts
     from videoannotator.store.sqlite import SqliteStore
-    from videoannotator.upkeep import Upkeep
+    from videoannotator.upkeep.removal import Upkeep
 
     before = datetime.now(UTC) - timedelta(days=days)
     async with SqliteStore.open(folder) as store:
@@ -126,7 +126,7 @@ async def _erase(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
 
     from videoannotator.artifacts import Artifacts
     from videoannotator.store.sqlite import SqliteStore
-    from videoannotator.upkeep import Erasure
+    from videoannotator.upkeep.removal import Erasure
 
     async with SqliteStore.open(folder) as store:
         await store.take_back(max_attempts=sys.maxsize)  # what a crash left running is nobody's

@@ -27,9 +27,9 @@ def add_to(commands: Any) -> None:
 
 def run(given: argparse.Namespace) -> int:
     from videoannotator.cli.inputs import parse_settings
-    from videoannotator.devices import Nvml
     from videoannotator.errors import InvalidConfig
     from videoannotator.logs import configure_for_a_command
+    from videoannotator.machine.devices import Nvml
     from videoannotator.media.probe import probe
     from videoannotator.pipelines.catalogue import Catalogue
     from videoannotator.plan import plan

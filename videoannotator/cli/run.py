@@ -15,13 +15,13 @@ from contextlib import aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
 
 from videoannotator.artifacts import storage_trouble
-from videoannotator.cache import Cache
 from videoannotator.cli.inputs import Input
 from videoannotator.cli.progress import Display, Ending
 from videoannotator.errors import Conflict, Refused, VideoAnnotatorError
 from videoannotator.jobs import Event, Job, JobStatus, NewJob, StageStatus, new_id
 from videoannotator.logs import configure_for_a_command
 from videoannotator.settings import Settings, load_settings
+from videoannotator.work.cache import Cache
 from videoannotator.workspace import Selection, Workspace, is_in_use
 
 EXIT_SOME_FAILED = 1

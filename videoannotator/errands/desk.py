@@ -14,8 +14,8 @@ from videoannotator.errors import Refused, Undelivered
 from videoannotator.jobs import Claim, Job, NewStage, StageError, StageStatus, Video
 from videoannotator.logs import get_logger
 from videoannotator.outbound.targets import target_of
+from videoannotator.paths.roots import Place, place_in
 from videoannotator.pipelines.catalogue import Catalogue
-from videoannotator.roots import Place, place_in
 from videoannotator.runner.probers import Probers
 from videoannotator.settings import Settings
 from videoannotator.store import Store

@@ -6,7 +6,7 @@ from videoannotator.errors import FieldProblem, InvalidConfig, Refused
 from videoannotator.jobs import Errands
 from videoannotator.outbound.policy import Policy
 from videoannotator.outbound.targets import target_of
-from videoannotator.roots import place_in, refuse_unusable
+from videoannotator.paths.roots import place_in, refuse_unusable
 from videoannotator.settings import Settings
 
 

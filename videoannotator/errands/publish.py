@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from videoannotator.errors import Undelivered
-from videoannotator.roots import Place, folder_in
+from videoannotator.paths.roots import Place, folder_in
 
 _BLOCK = 1 << 20
 

@@ -18,7 +18,7 @@ import av.container
 import av.error
 
 from videoannotator.errors import UnreadableVideo
-from videoannotator.nofollow import open_inside
+from videoannotator.paths.nofollow import open_inside
 
 DEMUXERS = ("mov", "matroska", "avi", "mpegts", "mpeg", "flv", "ogg", "wav", "mp3", "flac", "aac", "asf")
 """FFmpeg's names; "mov" is MP4 and M4A too, "matroska" is WebM too, "mpeg" is the program stream."""

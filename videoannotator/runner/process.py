@@ -12,10 +12,10 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
-from videoannotator.devices import Devices
 from videoannotator.errors import StageDied
 from videoannotator.jobs import Usage
 from videoannotator.logs import get_logger
+from videoannotator.machine.devices import Devices
 from videoannotator.runner import leftovers
 from videoannotator.runner.conversation import Audience, Conversation, Limits, settle
 from videoannotator.runner.group import SWEEP_SECONDS, Group, to_its_end

@@ -14,7 +14,7 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 
 from videoannotator.errors import FieldProblem, InvalidConfig
 from videoannotator.jobs import Dataset, DatasetVideo, Scan, StageError, new_id
-from videoannotator.nofollow import are_plain, open_inside
+from videoannotator.paths.nofollow import are_plain, open_inside
 from videoannotator.server.auth import READ, WRITE, Caller, limited
 from videoannotator.settings import Settings
 from videoannotator.workspace import Workspace

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import msgspec
 
 from videoannotator.errors import NotFound, Refused
-from videoannotator.nofollow import look_at, open_file
+from videoannotator.paths.nofollow import look_at, open_file
 from videoannotator.server.decoding import ApiRequest
 from videoannotator.server.problems import answer
 from videoannotator.server.streams import Streamed

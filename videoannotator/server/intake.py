@@ -17,11 +17,11 @@ import msgspec
 from videoannotator.artifacts import sha256, stored_name, video_path
 from videoannotator.batches import BatchInput, BatchPlan, InputState
 from videoannotator.errors import Conflict, FieldProblem, InvalidConfig, StorageTrouble, VideoAnnotatorError
-from videoannotator.insistence import PASSING
 from videoannotator.jobs import BROWSER_COPY, Batch, Job, NewJob, StageError, StageStatus, new_id
 from videoannotator.logs import get_logger
 from videoannotator.server.datasets import find_video
 from videoannotator.server.submitting import removed_unless_queued
+from videoannotator.work.insistence import PASSING
 from videoannotator.workspace import Selection, Workspace
 
 UPLOAD_PREFIX = "up_"

@@ -18,7 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from videoannotator import __version__
-from videoannotator.resources import Sample
+from videoannotator.machine.resources import Sample
 from videoannotator.server.auth import READ
 from videoannotator.store import Tally
 from videoannotator.workspace import Workspace

@@ -15,7 +15,7 @@ from litestar.types import ASGIApp
 from videoannotator.artifacts import in_archive, manifest, video_path
 from videoannotator.errors import Conflict, NotFound
 from videoannotator.jobs import Artifact, Job, JobStatus, StageStatus
-from videoannotator.nofollow import look_at
+from videoannotator.paths.nofollow import look_at
 from videoannotator.server.archive import Entry, zip_chunks, zip_length
 from videoannotator.server.auth import READ, READ_ALSO_BY_TOKEN, Caller
 from videoannotator.server.decoding import ApiRequest

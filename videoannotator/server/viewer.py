@@ -17,7 +17,7 @@ from litestar.params import FromPath
 from litestar.types import ASGIApp
 
 from videoannotator.errors import NotFound
-from videoannotator.nofollow import are_plain, open_inside
+from videoannotator.paths.nofollow import are_plain, open_inside
 from videoannotator.server.auth import OPEN
 from videoannotator.server.decoding import ApiRequest
 from videoannotator.server.files import opened

@@ -18,7 +18,7 @@ import msgspec
 
 from videoannotator.errors import Undelivered
 from videoannotator.jobs import Interval, Job
-from videoannotator.roots import Place, folder_in
+from videoannotator.paths.roots import Place, folder_in
 from videoannotator.store.rows import as_json
 
 _BUSY_SECONDS = 10.0

@@ -14,26 +14,26 @@ from typing import Any
 import msgspec
 
 from videoannotator.artifacts import Artifacts, video_path
-from videoannotator.cache import Cache
 from videoannotator.errands.desk import Desk
 from videoannotator.errors import Refused, StageEnded, StageFailed, StorageTrouble, VideoAnnotatorError
 from videoannotator.faults import reach
-from videoannotator.fetching import fetch
-from videoannotator.fingerprint import fingerprint
-from videoannotator.gate import Gate
-from videoannotator.insistence import Insistence
 from videoannotator.jobs import Artifact, Claim, ModelFiles, Provenance, Stage, StageError, StageResult
 from videoannotator.logs import get_logger
-from videoannotator.notes import Notes
 from videoannotator.pipelines.catalogue import Catalogue
 from videoannotator.pipelines.declaration import Declaration
-from videoannotator.retries import Retry, longest_delay_seconds, next_attempt
-from videoannotator.reuse import Reuse
 from videoannotator.runner.messages import Done, Start
 from videoannotator.runner.process import Limits, Making, Runner, Warmth
-from videoannotator.scheduler import Need, Place, Scheduler
 from videoannotator.settings import Settings
 from videoannotator.store import Store
+from videoannotator.work.cache import Cache
+from videoannotator.work.fetching import fetch
+from videoannotator.work.fingerprint import fingerprint
+from videoannotator.work.gate import Gate
+from videoannotator.work.insistence import Insistence
+from videoannotator.work.notes import Notes
+from videoannotator.work.retries import Retry, longest_delay_seconds, next_attempt
+from videoannotator.work.reuse import Reuse
+from videoannotator.work.scheduler import Need, Place, Scheduler
 
 log = get_logger(__name__)
 

@@ -15,10 +15,10 @@ from videoannotator.artifacts import sha256, video_path
 from videoannotator.errors import Conflict, LeaseLost, Refused, StorageTrouble, Unreachable
 from videoannotator.faults import reach
 from videoannotator.formats import viewer
-from videoannotator.insistence import PASSING
 from videoannotator.jobs import Claim, Job, JobStatus, StageError, StageStatus
 from videoannotator.logs import get_logger
-from videoannotator.stage_run import StageRun, Tools
+from videoannotator.work.insistence import PASSING
+from videoannotator.work.stage_run import StageRun, Tools
 
 LOOK_AGAIN_SECONDS = 1.0
 """The bell may be lost, the database may not: so often it is asked."""

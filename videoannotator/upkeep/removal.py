@@ -15,13 +15,13 @@ from pathlib import Path
 import msgspec
 
 from videoannotator.artifacts import Artifacts, sha256
-from videoannotator.cache import Cache
 from videoannotator.errors import NotFound
 from videoannotator.faults import reach
 from videoannotator.jobs import Job, new_id
 from videoannotator.keeping import ErasedFile, OldJob, Receipt
 from videoannotator.logs import get_logger
 from videoannotator.store import Store
+from videoannotator.work.cache import Cache
 
 LOOK_AGAIN_SECONDS = 3600.0
 _PAGE = 200

@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from videoannotator.artifacts import Artifacts
-from videoannotator.cache import Cache
 from videoannotator.errors import StorageTrouble
 from videoannotator.jobs import Output, StageResult
 from videoannotator.logs import get_logger
+from videoannotator.work.cache import Cache
 
 log = get_logger(__name__)
 

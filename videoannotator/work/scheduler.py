@@ -15,8 +15,8 @@ from itertools import count
 
 import msgspec
 
-from videoannotator.devices import Card, Devices
 from videoannotator.logs import get_logger
+from videoannotator.machine.devices import Card, Devices
 
 LOOK_AGAIN_SECONDS = 0.25
 """How often it is looked whether memory of a GPU has become free."""

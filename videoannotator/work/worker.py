@@ -10,22 +10,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from videoannotator.artifacts import Artifacts
-from videoannotator.cache import Cache
-from videoannotator.devices import Devices
 from videoannotator.errands.desk import Desk
 from videoannotator.errors import StorageTrouble
 from videoannotator.faults import reach
-from videoannotator.gate import Gate
-from videoannotator.insistence import Insistence
-from videoannotator.job_run import LOOK_AGAIN_SECONDS, JobRun, end
 from videoannotator.jobs import Job
 from videoannotator.logs import get_logger
+from videoannotator.machine.devices import Devices
 from videoannotator.pipelines.catalogue import Catalogue
 from videoannotator.runner.process import Runner
-from videoannotator.scheduler import Scheduler
 from videoannotator.settings import Settings
-from videoannotator.stage_run import Tools, expect
 from videoannotator.store import Store
+from videoannotator.work.cache import Cache
+from videoannotator.work.gate import Gate
+from videoannotator.work.insistence import Insistence
+from videoannotator.work.job_run import LOOK_AGAIN_SECONDS, JobRun, end
+from videoannotator.work.scheduler import Scheduler
+from videoannotator.work.stage_run import Tools, expect
 
 MOST_WAITING = 100
 """Jobs that wait for another attempt and hold no place: each one still costs a look a second."""

@@ -12,12 +12,12 @@ from pathlib import Path, PurePath
 
 import msgspec
 
-from videoannotator import older_results
 from videoannotator.artifacts import Artifacts, sha256
 from videoannotator.errors import Refused, UnreadableVideo
 from videoannotator.jobs import Artifact, NewJob, NewStage, Provenance, StageResult, Video, new_id
-from videoannotator.older_results import OlderFile, Reading
 from videoannotator.store import JobQuery, Store
+from videoannotator.upkeep import older_results
+from videoannotator.upkeep.older_results import OlderFile, Reading
 
 TAG = "imported"
 ENGINE = "imported"
