@@ -3,6 +3,7 @@
 import importlib.util
 import os
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -89,5 +90,7 @@ class Supplies:
         return self.shelf.models.get(name).gated and not any(os.environ.get(token) for token in TOKENS)
 
 
+@cache
 def _is_installed(module: str) -> bool:
+    """Looked up once: what is installed while the server runs is seen when it starts again."""
     return importlib.util.find_spec(module) is not None

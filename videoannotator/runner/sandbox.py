@@ -15,7 +15,11 @@ import signal
 import socket
 import struct
 import sys
+from contextlib import suppress
 from pathlib import Path
+
+NICENESS = 10
+"""Of 19. Beside the server a stage gets a tenth of a core that both want, and all of one that nobody wants."""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_SECCOMP = 22
@@ -85,6 +89,18 @@ def go_first_when_memory_runs_out() -> None:
         Path("/proc/self/oom_score_adj").write_text(str(_OUT_OF_MEMORY_SCORE))
     except OSError:
         return  # a hardened container; the memory watch of the server is still there
+
+
+def let_others_go_first() -> None:
+    """
+    Yield the processor to whoever answers people: the server, and the process that looks at what they send.
+
+    Each stage is a session of its own, and on desktops the kernel shares the processor between sessions first.
+    """
+    os.nice(NICENESS)
+    if sys.platform == "linux":
+        with suppress(OSError):
+            Path("/proc/self/autogroup").write_text(str(NICENESS))
 
 
 def leave_no_core_dump() -> None:
