@@ -470,6 +470,17 @@ async def test_closing_the_runner_leaves_not_even_the_guardian(tmp_path: Path) -
     assert descriptors() == before
 
 
+async def test_a_stage_lets_the_server_go_first(bench: Bench) -> None:
+    """Two cores and four stages: whoever asks the server something meanwhile is answered as ever."""
+    running = asyncio.create_task(bench.run("hangs"))
+    await _until(lambda: bool(bench.progress))
+    niceness = {process.nice() for process in bench.left()}
+    running.cancel()
+    await asyncio.wait({running})
+
+    assert niceness == {10}
+
+
 async def _until(happened: Callable[[], bool], limit_seconds: float = 10.0) -> None:
     async with asyncio.timeout(limit_seconds):
         while not happened():

@@ -65,7 +65,6 @@ class Reporter:
 
 def main(parent: int) -> NoReturn:
     hearing, mouth = settle_in(parent)
-    sandbox.let_others_go_first()
     network, dwelling = _Network(), Dwelling()
     start = _first_start(hearing, network)
     network.cut(start.network)

@@ -16,7 +16,7 @@ from videoannotator.errors import StageDied
 from videoannotator.jobs import Usage
 from videoannotator.logs import get_logger
 from videoannotator.machine.devices import Devices
-from videoannotator.runner import leftovers
+from videoannotator.runner import leftovers, sandbox
 from videoannotator.runner.conversation import Audience, Conversation, Limits, settle
 from videoannotator.runner.group import SWEEP_SECONDS, Group, to_its_end
 from videoannotator.runner.guard import Guard
@@ -198,7 +198,7 @@ class Runner:
 
     def _begin(self, making: Making, errors: int) -> Group[Message]:
         argv = (making.interpreter, "-P", "-m", "videoannotator.runner.child")
-        return self.start(
+        group: Group[Message] = self.start(
             argv,
             errors=errors,
             kind=Message,
@@ -207,6 +207,8 @@ class Runner:
             scratch=self._scratch,
             environ=dict(making.environ),
         )
+        sandbox.let_others_go_first(group.pid)  # from its first instruction on, while its interpreter starts already
+        return group
 
     def start(
         self,

@@ -2,8 +2,8 @@
 What a process gives up before it touches a stranger's file: the network, its life after its parent, its place before
 others when memory runs out.
 
-All calls are about the calling process and hold for what it starts. Linux has them all; on macOS they do nothing, and
-`cut_network` says that it cannot.
+All calls but one are about the calling process, and all hold for what it starts. Linux has them all; on macOS most do
+nothing, and `cut_network` says that it cannot.
 """
 
 import ctypes
@@ -91,16 +91,18 @@ def go_first_when_memory_runs_out() -> None:
         return  # a hardened container; the memory watch of the server is still there
 
 
-def let_others_go_first() -> None:
+def let_others_go_first(pid: int) -> None:
     """
-    Yield the processor to whoever answers people: the server, and the process that looks at what they send.
+    Have a process, and what it will start, yield the processor to whoever answers people: the server, and the process
+    that looks at what they send.
 
     Each stage is a session of its own, and on desktops the kernel shares the processor between sessions first.
     """
-    os.nice(NICENESS)
+    with suppress(ProcessLookupError):
+        os.setpriority(os.PRIO_PROCESS, pid, NICENESS)
     if sys.platform == "linux":
         with suppress(OSError):
-            Path("/proc/self/autogroup").write_text(str(NICENESS))
+            Path(f"/proc/{pid}/autogroup").write_text(str(NICENESS))
 
 
 def leave_no_core_dump() -> None:
