@@ -190,8 +190,17 @@ class Environments:
 
 def _sync(project: Project, folder: Path, *, offline: bool) -> None:
     group = ("--no-default-groups", "--group", project.group) if project.group else ("--no-default-groups",)
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    command = [_uv(), "sync", "--frozen", "--no-install-project", "--compile-bytecode", *group, "--python", version]
+    # By path: asked for a version, uv takes the first that it finds, which may be a stub that starts nothing.
+    command = [
+        _uv(),
+        "sync",
+        "--frozen",
+        "--no-install-project",
+        "--compile-bytecode",
+        *group,
+        "--python",
+        sys.executable,
+    ]
     try:
         done = subprocess.run(
             [*command, "--project", str(project.folder), *_options(offline=offline)],

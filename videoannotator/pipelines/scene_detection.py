@@ -224,7 +224,9 @@ def _content_score(detector: Any, _: Any, image: Any) -> float:
     *sums, _ = cv2.sumElems(cv2.absdiff(colours, before))
     height, width, _ = colours.shape
     weights = detector._weights
-    weighed = sum(total / float(height * width) * weight for total, weight in zip(sums, weights, strict=False))
+    weighed = 0.0
+    for total, weight in zip(sums, weights, strict=False):
+        weighed += total / float(height * width) * weight  # not `sum`: Python 3.12's rounds better than theirs
     return float(weighed / sum(abs(weight) for weight in weights))
 
 
