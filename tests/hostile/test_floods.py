@@ -33,8 +33,7 @@ async def test_a_hundred_thousand_submissions_are_survived(tmp_path: Path, clips
     assert set(statuses) == {201, 429}
     assert accepted >= 300
     assert accepted == total
-    # Flood, server and the other caller share two cores: 1.2 s was measured, and it must not grow without end.
-    assert sorted(waited)[len(waited) * 95 // 100] < 3.0
+    assert sorted(waited)[len(waited) * 95 // 100] < 1.0
 
 
 async def submit(server: Served, dataset: str) -> list[int]:

@@ -6,6 +6,7 @@ guess. Every route names the scope it needs in its `opt` (READ, WRITE, ADMIN or 
 `admin`, so that a forgotten line locks instead of opening.
 """
 
+import asyncio
 import hashlib
 import hmac
 import re
@@ -17,7 +18,7 @@ import msgspec
 from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
 
-from videoannotator.errors import Forbidden, NotFound, Refused
+from videoannotator.errors import Forbidden, NotFound, Refused, TooManyRequests
 from videoannotator.jobs import Token, new_id
 from videoannotator.server.limits import Kind, Limits, address_of
 from videoannotator.server.tickets import PREFIX as TICKET_PREFIX
@@ -38,6 +39,7 @@ READ_ALSO_BY_TOKEN: dict[str, Any] = {"scope": "read", "token": True}
 _KEY = re.compile(r"va_[A-Za-z0-9_-]{20,200}")
 _WRONG = frozenset({"KEY_MALFORMED", "KEY_UNKNOWN", "KEY_EXPIRED", "KEY_REVOKED", "TICKET_INVALID", "TICKET_EXPIRED"})
 _SHORTEST_OUTSIDE = 16
+_REFUSED_AFTER_SECONDS = 0.02
 _HINT = "Send a key as 'Authorization: Bearer va_...' or 'X-API-Key: va_...'."
 
 
@@ -150,7 +152,16 @@ async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
         _require(caller, needed)
     connection.state["caller"] = caller
     if (kind := handler.opt.get("limit")) is not None:
-        keys.limits.spend(kind, caller.id if caller else address_of(connection.client))
+        await _spend(keys, kind, caller.id if caller else address_of(connection.client))
+
+
+async def _spend(keys: Keys, kind: Kind, who: str) -> None:
+    """Raises TooManyRequests, and not at once: so a flood slows itself down, and leaves the loop to everybody else."""
+    try:
+        keys.limits.spend(kind, who)
+    except TooManyRequests:
+        await asyncio.sleep(_REFUSED_AFTER_SECONDS)
+        raise
 
 
 def limited(opt: dict[str, Any], kind: Kind) -> dict[str, Any]:
@@ -173,7 +184,7 @@ async def _caller(keys: Keys, connection: ASGIConnection[Any, Any, Any, Any], *,
     except Forbidden as forbidden:
         refusal = forbidden
     if refusal.code in _WRONG:
-        keys.limits.spend("wrong_keys", address_of(connection.client))
+        await _spend(keys, "wrong_keys", address_of(connection.client))
     raise refusal
 
 
