@@ -2,6 +2,7 @@
 
 import atexit
 import importlib
+import os
 import shutil
 import subprocess
 import sys
@@ -55,7 +56,11 @@ class Ran(msgspec.Struct):
 
     @property
     def files(self) -> dict[str, bytes]:
-        return {file.name: file.read_bytes() for file in sorted(self.folder.iterdir())}
+        return files_in(self.folder)
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
 
 
 def run(
@@ -92,7 +97,7 @@ def run(
     return Ran(result, folder, report, video.duration_seconds)
 
 
-def start(pipeline: str, clip: Path, folder: Path) -> "subprocess.Popen[str]":
+def start(pipeline: str, clip: Path, folder: Path, **environ: str) -> "subprocess.Popen[str]":
     """Start it in a process of its own, which says `working` at its first progress."""
     return subprocess.Popen(
         [sys.executable, __file__, pipeline, str(clip), str(folder)],
@@ -100,6 +105,7 @@ def start(pipeline: str, clip: Path, folder: Path) -> "subprocess.Popen[str]":
         stderr=subprocess.DEVNULL,
         text=True,
         cwd=Path(__file__).parents[1],
+        env=os.environ | environ,
     )
 
 

@@ -97,10 +97,13 @@ def test_the_guardian_does_not_mind_being_asked_to_leave(server: Server) -> None
     """A stop of the whole service sends SIGTERM to every process in it, the guardian too, and it is needed then."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         os.kill(server.guardian, number)
+    assert server.alive() != []
 
     server.process.kill()
     server.process.wait()
+
     until(lambda: server.alive() == [], limit_seconds=1.0)
+    assert server.alive() == []
 
 
 def test_without_a_guardian_the_next_life_ends_what_is_left(server: Server) -> None:
@@ -125,11 +128,13 @@ def test_a_guardian_that_dies_is_replaced_and_knows_what_runs(server: Server) ->
     first = server.guardian
     os.kill(first, signal.SIGKILL)
     until(lambda: server.second_guardian(first) is not None)
+    assert server.alive() != []
 
     server.process.kill()
     server.process.wait()
 
     until(lambda: server.alive() == [], limit_seconds=1.0)
+    assert server.alive() == []
 
 
 async def test_a_guardian_that_does_not_listen_is_replaced(tmp_path: Path) -> None:

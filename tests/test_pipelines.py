@@ -9,6 +9,7 @@ import itertools
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import msgspec
 import pytest
 
 from tests.clips import Clips, ffmpeg
-from tests.staging import CATALOGUE, HERE, Ran, run, start
+from tests.staging import CATALOGUE, HERE, Ran, files_in, run, start
 from tests.viewer import drawn_faces, drawn_scenes
 from videoannotator.annotations import BoundingBox, Face, Sample, Scene, Turn
 from videoannotator.errors import StageFailed
@@ -119,6 +120,20 @@ def test_it_gives_the_same_bytes_twice(pipeline: str, clips: Clips, tmp_path: Pa
     first, second = (run(pipeline, clip, tmp_path / name).files for name in ("first", "second"))
 
     assert first == second
+
+
+@every_pipeline
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc fills new memory on demand")
+def test_what_memory_held_before_does_not_show(pipeline: str, clips: Clips, tmp_path: Path) -> None:
+    """A library that reads what it never wrote gives another result every hundredth time, and nobody sees why."""
+    clip = clips.path("h264.mp4")
+    plain = run(pipeline, clip, tmp_path / "plain")
+
+    with start(pipeline, clip, tmp_path / "filled", MALLOC_PERTURB_="1") as process:
+        process.communicate(timeout=60)
+
+    assert process.returncode == 0
+    assert files_in(tmp_path / "filled") == plain.files
 
 
 @every_pipeline

@@ -66,7 +66,11 @@ def as_it_is(context, value):
 
 async def test_every_answer_is_as_the_document_says(server: Served, clip: Path, tmp_path: Path) -> None:
     """What generated clients rely on. Few cases for each operation; the long run below has many."""
-    await _run(server, clip, tmp_path, "--phases", "examples,coverage", "--max-examples", "1")
+    status, told = await _run(server, clip, tmp_path, "--phases", "examples,coverage", "--max-examples", "1")
+
+    assert status == 0, told
+    assert "Tested:" in told
+    assert await _is_healthy(server)
 
 
 @pytest.mark.slow
@@ -74,10 +78,15 @@ async def test_every_answer_is_as_the_document_says_whatever_is_sent(
     server: Served, clip: Path, tmp_path: Path
 ) -> None:
     """The same with hundreds of made-up requests for each operation, and with calls that follow each other."""
-    await _run(server, clip, tmp_path, "--phases", "examples,coverage,fuzzing", "--max-examples", "20")
+    status, told = await _run(server, clip, tmp_path, "--phases", "examples,coverage,fuzzing", "--max-examples", "20")
+
+    assert status == 0, told
+    assert "Tested:" in told
+    assert await _is_healthy(server)
 
 
-async def _run(server: Served, clip: Path, folder: Path, *words: str) -> None:
+async def _run(server: Served, clip: Path, folder: Path, *words: str) -> tuple[int | None, str]:
+    """Its exit status, and all it said."""
     job = await server.finished(clip)
     (folder / "hooks.py").write_text(_HOOKS)
     configuration = folder / "schemathesis.toml"
@@ -101,6 +110,8 @@ async def _run(server: Served, clip: Path, folder: Path, *words: str) -> None:
             process.kill()
             await process.wait()
 
-    assert process.returncode == 0, told.decode()
-    assert "Tested:" in told.decode(), told.decode()
-    assert json.loads((await server.http.get("/health")).content)["status"] == "healthy"
+    return process.returncode, told.decode()
+
+
+async def _is_healthy(server: Served) -> bool:
+    return bool(json.loads((await server.http.get("/health")).content)["status"] == "healthy")

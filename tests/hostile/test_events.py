@@ -225,6 +225,7 @@ async def test_a_server_stops_in_time_with_streams_open(tmp_path: Path) -> None:
             hearing = [asyncio.create_task(stream.to_its_end()) for stream in listening]
             told = [asyncio.create_task(last_frame(connection)) for connection in sockets]
             await asyncio.sleep(0.5)
+            asyncio.get_running_loop().call_soon(time.sleep, 0.3)  # a busy machine: everything about the end is late
             began = time.monotonic()
         took = time.monotonic() - began
         heard = await asyncio.gather(*hearing)

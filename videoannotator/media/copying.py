@@ -38,7 +38,9 @@ TICKS = 90_000
 
 SAMPLE_RATE = 48_000
 
-_QUALITY = {"preset": "veryfast", "crf": "23", "bf": "0"}
+_QUALITY = {"preset": "veryfast", "crf": "23", "bf": "0", "mbtree": "0"}
+"""x264's mbtree reads memory it never wrote: with it two copies of one video are not always the same bytes."""
+
 _SOUND_BITS = {"mono": 96_000, "stereo": 160_000}
 _LEAP_SECONDS = 1.0
 _UNSPECIFIED = 2

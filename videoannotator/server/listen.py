@@ -11,6 +11,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.http11 import Request
 
 from videoannotator.errors import Refused
+from videoannotator.server.followers import FAREWELL_SECONDS
 from videoannotator.server.front import App
 from videoannotator.server.streams import ABORT
 from videoannotator.settings import Settings
@@ -130,7 +131,17 @@ class _Protocol(HttpToolsProtocol):
 
 
 class _WebSocket(WebSocketsSansIOProtocol):
-    """uvicorn's, without patience for who takes nothing: neither pongs nor a farewell wait in memory for it."""
+    """
+    uvicorn's, without patience for who takes nothing: neither pongs nor a farewell wait in memory for it. And where it
+    would hang up when the server stops, the application has the last word.
+    """
+
+    def shutdown(self) -> None:
+        if self.close_sent or not self.handshake_complete:
+            super().shutdown()
+            return
+        self.stop_keepalive()
+        self.close_timeout = FAREWELL_SECONDS
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
