@@ -149,8 +149,8 @@ def test_of_a_mirrored_picture_only_we_undo_the_mirror(clips: Clips) -> None:
 @pytest.mark.parametrize("name", ["half.mp4", "scratched.mp4"])
 def test_on_damage_opencv_ends_silently_and_decord_raises(clips: Clips, name: str) -> None:
     """
-    What comes before the damage is the same in all three; only our ledger says that something is missing. decord's thread
-    raises as soon as it meets the damage, and then pictures that were ready are lost, more or fewer by chance.
+    What comes before the damage is the same in all three; only our ledger says that something is missing. decord's
+    thread raises as soon as it meets the damage, and then pictures that were ready are lost, more or fewer by chance.
     """
     path = clips.path(name)
     with Frames(path, probe(path)) as frames:
