@@ -19,7 +19,7 @@ from tests.server import serving
 from videoannotator.jobs import Artifact, Job, JobStatus, ModelFiles, StageResult, StageStatus, Video
 from videoannotator.settings import Settings
 from videoannotator.work.cache import Cache
-from videoannotator.work.fingerprint import fingerprint
+from videoannotator.work.fingerprint import fingerprint, own_files
 from videoannotator.workspace import Selection, Workspace
 
 
@@ -342,6 +342,15 @@ def test_whatever_decides_the_result_is_in_the_fingerprint(change: dict[str, Any
     python = tmp_path / "bin" / "python"
 
     assert fingerprint(**GIVEN, interpreter=python) != fingerprint(**(GIVEN | change), interpreter=python)
+
+
+def test_our_own_code_is_in_the_fingerprint_as_a_whole() -> None:
+    """A result that older code made must not be served for that of newer code, whichever room the change was in."""
+    top = Path(fingerprint.__code__.co_filename).parents[1]
+
+    told = {str(file.relative_to(top)) for file in own_files()}
+
+    assert {"pipelines/face_analysis.py", "pipelines/face_analysis.yaml", "media/frames.py", "formats/coco.py"} <= told
 
 
 def test_another_version_of_a_library_is_another_fingerprint(tmp_path: Path) -> None:

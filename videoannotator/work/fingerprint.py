@@ -51,8 +51,13 @@ def fingerprint(
 @cache
 def _own_code() -> str:
     """Of this package as it was when it was first asked for."""
-    top = Path(__file__).parent
-    return _hash_of(sorted(file for file in top.rglob("*") if file.suffix in (".py", ".yaml")))
+    return _hash_of(own_files())
+
+
+def own_files() -> list[Path]:
+    """The whole package, in a fixed order: a result depends on how frames are read and files are written, too."""
+    top = Path(__file__).parents[1]
+    return sorted(file for file in top.rglob("*") if file.suffix in (".py", ".yaml"))
 
 
 def _code_from_elsewhere(code: str) -> str:
