@@ -1,10 +1,12 @@
 """
-Odd clips, made with ffmpeg when a test first asks for one, kept for the rest of the test session.
+Odd clips, made with ffmpeg when a test first asks for one, kept for the rest of the test run.
 
-`Clips(folder).path("rotated_90.mp4")` makes that clip; CLIPS lists all there are. Every second shows other pictures
-(`testsrc2`), and "clicks" are 10 ms of a 1 kHz tone at known times in silence, so that a test can tell where it is.
+`Clips(folder).path("rotated_90.mp4")` makes that clip; CLIPS and STORIES list all there are. In those of CLIPS every
+second shows other pictures (`testsrc2`), and "clicks" are 10 ms of a 1 kHz tone at known times in silence, so that a
+test can tell where it is.
 """
 
+import fcntl
 import hashlib
 import random
 import struct
@@ -18,6 +20,9 @@ FRAMES = RATE * SECONDS
 CLICKS = (1.0, 2.5)
 """Where the clicks are, in seconds of the sound track."""
 
+SPEECH_AT = ((1.0, "Where is the baby? Here is the baby!"), (5.0, "Look at the red ball, shall we roll it?"))
+"""What is said in `speech.mp4`, and from when on."""
+
 _CLICKS = "+".join(f"between(t,{click},{click + 0.01})" for click in CLICKS)
 _PICTURES = ("-f", "lavfi", "-i", f"testsrc2=s=320x240:r={RATE}:d={SECONDS}")
 _SOUND = ("-f", "lavfi", "-i", f"aevalsrc='({_CLICKS})*sin(2*PI*1000*t)':s=48000:d={SECONDS}")
@@ -26,15 +31,21 @@ _AAC = ("-c:a", "aac", "-b:a", "96k")
 
 
 class Clips:
-    """A folder that fills itself."""
+    """A folder that fills itself; several processes may share it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._unfinished = folder / "unfinished"
+        self._unfinished.mkdir(parents=True, exist_ok=True)
 
     def path(self, name: str) -> Path:
-        made = self.folder / name
+        made, part = self.folder / name, self._unfinished / name
         if not made.exists():
-            CLIPS[name](self, made)
+            with (self._unfinished / f"{name}.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if not made.exists():
+                    (CLIPS | STORIES)[name](self, part)
+                    part.rename(made)
         return made
 
 
@@ -110,10 +121,45 @@ def _many_tracks(clips: Clips, made: Path) -> None:
 
 
 def _cover(clips: Clips, made: Path) -> None:
-    picture = made.with_suffix(".png")
+    picture = made.with_name(f"{made.name}.png")
     ffmpeg("-f", "lavfi", "-i", "testsrc2=s=64x64:r=1:d=1", "-frames:v", "1", picture)
     ffmpeg("-i", clips.path("sound" + made.suffix), "-i", picture, "-map", "0:a", "-map", "1:v", "-c", "copy",
            "-disposition:v", "attached_pic", made)  # fmt: skip
+
+
+def _cuts(clips: Clips, made: Path) -> None:
+    """25 frames/s, four plain shots with hard cuts at 2.0, 3.0 and 5.0 s; 7 s long."""
+    shots = (("testsrc2", 2), ("smptebars", 1), ("mandelbrot", 2), ("rgbtestsrc", 2))
+    inputs = [a for kind, s in shots for a in ("-f", "lavfi", "-t", str(s), "-i", f"{kind}=s=320x240:r=25")]
+    joined = "".join(f"[{n}:v]setsar=1,format=yuv420p[v{n}];" for n in range(4)) + "[v0][v1][v2][v3]concat=n=4[v]"
+    ffmpeg(*inputs, "-filter_complex", joined, "-map", "[v]", "-c:v", "libx264", made)
+
+
+def _fades(clips: Clips, made: Path) -> None:
+    """Fades to black from 2 to 3 s, black until 4 s, and back until 5 s; 7 s long."""
+    fade = "fade=t=out:st=2:d=1:enable='lt(t,4)',fade=t=in:st=4:d=1:enable='gte(t,4)'"
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=320x240:r=25:d=7", "-vf", fade, "-c:v", "libx264", made)
+
+
+def _speech(clips: Clips, made: Path) -> None:
+    """A still picture; espeak-ng says one sentence at 1.0 s and one at 5.0 s, else silence; 9 s long."""
+    inputs: list[str | Path] = []
+    for number, (_, text) in enumerate(SPEECH_AT):
+        wav = made.with_suffix(f".{number}.wav")
+        subprocess.run(["espeak-ng", "-s", "150", "-w", wav, text], check=True, timeout=30)
+        inputs += ["-i", wav]
+    placed = "".join(f"[{n}:a]adelay={int(at * 1000)}[a{n}];" for n, (at, _) in enumerate(SPEECH_AT))
+    ffmpeg(*inputs, "-f", "lavfi", "-i", "color=gray:s=160x120:r=10:d=9", "-filter_complex",
+           f"{placed}[a0][a1]amix=inputs=2:normalize=0,apad=whole_dur=9[a]", "-map", "2:v", "-map", "[a]",
+           "-c:v", "libx264", "-c:a", "aac", made)  # fmt: skip
+
+
+def _minutes(clips: Clips, made: Path) -> None:
+    """Ten minutes of noise and moving pictures: longer than any pipeline needs to say that it works."""
+    short = made.with_suffix(".short.mp4")
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=640x480:r=25:d=20", "-f", "lavfi", "-i", "anoisesrc=d=20:a=0.1",
+           "-c:v", "libx264", "-preset", "ultrafast", "-c:a", "aac", short)  # fmt: skip
+    ffmpeg("-stream_loop", "29", "-i", short, "-c", "copy", made)
 
 
 _VARIABLE = (
@@ -206,6 +252,14 @@ CLIPS: dict[str, Maker] = {
     "negative_duration.mkv": _changed("h264.mkv", _with_duration(-4.0)),
     "endless_duration.mkv": _changed("h264.mkv", _with_duration(1e12)),
 }
+
+STORIES: dict[str, Maker] = {
+    "cuts.mp4": _cuts,
+    "fades.mp4": _fades,
+    "minutes.mp4": _minutes,
+    "speech.mp4": _speech,
+}
+"""Ordinary files in which something happens at known times."""
 
 
 def playlists(other: str) -> dict[str, bytes]:

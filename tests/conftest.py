@@ -1,5 +1,6 @@
 """Fixtures that every test may use."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ _SAMPLE = Path(__file__).parents[2] / "shared" / "data" / "peekaboo_hevc.mp4"
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Clips:
-    """`clips.path("h264.mp4")`: odd clips by name, each made once."""
-    return Clips(tmp_path_factory.mktemp("clips"))
+    """`clips.path("h264.mp4")`: odd clips by name, each made once, for all of xdist's workers."""
+    own = tmp_path_factory.getbasetemp()
+    return Clips((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "clips")
 
 
 @pytest.fixture(scope="session")

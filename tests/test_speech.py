@@ -5,7 +5,6 @@ What a random model says means nothing. So the doubts are opened wide where a te
 needs none.
 """
 
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +23,10 @@ from videoannotator.pipelines.speech_recognition import Heard, Hearing, Paramete
 CREDULOUS = {"model": "tiny", "min_log_probability": -20.0, "max_compression": 1000.0, "beam_size": 1}
 """Takes what a random model says for words."""
 
-SENTENCES = ((1.0, "Where is the baby? Here is the baby!"), (5.0, "Look at the red ball, shall we roll it?"))
-
 
 @pytest.fixture(scope="module")
-def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A still picture; espeak-ng says one sentence at 1.0 s and one at 5.0 s, else silence; 9 s long."""
-    folder = tmp_path_factory.mktemp("spoken")
-    inputs: list[str | Path] = []
-    for number, (_, text) in enumerate(SENTENCES):
-        wav = folder / f"{number}.wav"
-        subprocess.run(["espeak-ng", "-s", "150", "-w", wav, text], check=True, timeout=30)
-        inputs += ["-i", wav]
-    placed = "".join(f"[{n}:a]adelay={int(at * 1000)}[a{n}];" for n, (at, _) in enumerate(SENTENCES))
-    ffmpeg(*inputs, "-f", "lavfi", "-i", "color=gray:s=160x120:r=10:d=9", "-filter_complex",
-           f"{placed}[a0][a1]amix=inputs=2:normalize=0,apad=whole_dur=9[a]", "-map", "2:v", "-map", "[a]",
-           "-c:v", "libx264", "-c:a", "aac", folder / "spoken.mp4")  # fmt: skip
-    return folder / "spoken.mp4"
+def spoken(clips: Clips) -> Path:
+    return clips.path("speech.mp4")
 
 
 @pytest.fixture(scope="module")
