@@ -28,7 +28,19 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.path.append(str(Path(__file__).parents[2]))
 from tests.declared import declare
 
-__all__ = ["KEY", "Server", "declare", "lives", "make_clip", "pad", "percentile", "say", "wait_until", "workplace"]
+__all__ = [
+    "KEY",
+    "Server",
+    "declare",
+    "left_out",
+    "lives",
+    "make_clip",
+    "pad",
+    "percentile",
+    "say",
+    "wait_until",
+    "workplace",
+]
 
 KEY = "va_bench_key_of_this_machine_only"
 CONSOLE_COMMAND = str(Path(sys.executable).with_name("videoannotator"))
@@ -42,6 +54,10 @@ def say(
     if asked is not None:
         line |= {"asked": asked, "ok": value >= asked if at_least else value <= asked}
     print(json.dumps(line | more), flush=True)
+
+
+def left_out(figure: str, why: str) -> None:
+    print(json.dumps({"figure": figure, "left_out": why}), flush=True)
 
 
 def percentile(values: Sequence[float], share: float) -> float:

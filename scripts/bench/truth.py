@@ -2,13 +2,12 @@
 Clips whose contents are known exactly: pictures put together here, with the presentation time of each frame chosen
 here, so that what a pipeline says can be held against what there is.
 
-Sources are photographs inside scikit-image, moved about, and speech by espeak-ng. Encoded with PyAV's libx264, which
-keeps every frame and its time; variable frame rate and a late start are made by the times alone.
+Sources are photographs inside scikit-image, moved about; truth_sound.py makes what is heard. Encoded with PyAV's
+libx264, which keeps every frame and its time; variable frame rate and a late start are made by the times alone.
 """
 
 import random
 import subprocess
-import wave
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -80,6 +79,11 @@ def shot(name: str, frames: int, seed: int) -> Iterator[Picture]:
         x, y = x + step_x, y + step_y
 
 
+def still(seconds: float) -> list[Picture]:
+    """A small grey picture, for clips that are about their sound."""
+    return [numpy.full((90, 160, 3), 128, numpy.uint8)] * round(seconds * RATE)
+
+
 def hard_cuts(seed: int, shots: int = 20, flashes: int = 6) -> tuple[list[Picture], list[int]]:
     """Pictures, and the number of the first frame of each shot but the first; some single frames are flashes."""
     chance = random.Random(seed)
@@ -117,6 +121,60 @@ def dissolves(seed: int, shots: int = 7) -> tuple[list[Picture], list[tuple[int,
     return pictures, places
 
 
+TOYS = ("ball", "rings", "wheel", "button", "plate", "peg doll")
+
+
+def rolling(toy: str, frames: int, seed: int) -> Iterator[Picture]:
+    """A drawn toy, round and of 40 to 240 pixels, that rolls over a photographed floor."""
+    chance = random.Random(seed)
+    radius, hue = chance.randint(20, 120), [chance.randint(60, 255) for _ in range(3)]
+    for number, picture in enumerate(shot(("brick", "grass", "gravel")[seed % 3], frames, seed)):
+        along = number / frames
+        x = round(radius + along * (WIDTH - 2 * radius))
+        y = round(HEIGHT / 2 + 0.3 * (HEIGHT / 2 - radius) * numpy.sin(9 * along))
+        _draw(picture, toy, (x, y), radius, hue, turned=along * WIDTH / radius)
+        yield cv2.GaussianBlur(picture, (3, 3), 0)
+
+
+def _draw(picture: Picture, toy: str, at: tuple[int, int], radius: int, hue: list[int], *, turned: float) -> None:
+    dark, light = [c // 3 for c in hue], [min(255, c + 60) for c in hue]
+    cv2.circle(picture, at, radius, hue, -1, cv2.LINE_AA)
+    cv2.circle(picture, at, radius, dark, max(2, radius // 12), cv2.LINE_AA)
+    spots = [_around(at, radius * 0.4, turned + n * numpy.pi / 2) for n in range(4)]
+    match toy:
+        case "ball":
+            cv2.circle(picture, _around(at, radius * 0.5, -2.2), radius // 4, light, -1, cv2.LINE_AA)
+        case "rings":
+            for share in (0.75, 0.5, 0.25):
+                cv2.circle(picture, at, int(radius * share), light if share == 0.5 else dark, -1, cv2.LINE_AA)
+        case "wheel":
+            for spot in spots:
+                cv2.line(picture, at, spot, dark, max(2, radius // 8), cv2.LINE_AA)
+        case "button":
+            for spot in spots:
+                cv2.circle(picture, spot, radius // 7, dark, -1, cv2.LINE_AA)
+        case "plate":
+            cv2.circle(picture, at, int(radius * 0.7), light, -1, cv2.LINE_AA)
+        case "peg doll":  # a head without a face: hair above, a collar below
+            cv2.ellipse(picture, at, (radius, radius), 0, 180, 360, dark, -1, cv2.LINE_AA)
+
+
+def _around(at: tuple[int, int], distance: float, angle: float) -> tuple[int, int]:
+    return round(at[0] + distance * numpy.cos(angle)), round(at[1] + distance * numpy.sin(angle))
+
+
+def person(frames: int) -> Iterator[Picture]:
+    """A photographed person, head to belt, as high as the picture, who is moved from its left to its right."""
+    from skimage import data
+
+    astronaut: Any = data.astronaut
+    somebody = cv2.resize(astronaut(), (HEIGHT, HEIGHT), interpolation=cv2.INTER_AREA)
+    for number, picture in enumerate(shot("grass", frames, 3)):
+        x = round(number / frames * (WIDTH - HEIGHT))
+        picture[:, x : x + HEIGHT] = somebody
+        yield picture
+
+
 class Visit(NamedTuple):
     """A face that is in the picture from frame `first` to before frame `end`; its box by frame number."""
 
@@ -147,12 +205,15 @@ def visit(width: int, seed: int, frames: int = 8 * RATE) -> tuple[list[Picture],
     return pictures, Visit(first, end, boxes)
 
 
-def write(file: Path, pictures: list[Picture], timing: Timing, sound: Path | None = None) -> list[float]:
-    """The clip (H.264, quality 18, B-frames), and the time of each of its frames in seconds."""
+def write(
+    file: Path, pictures: list[Picture], timing: Timing, sound: Path | None = None, *, sound_at: float = 0.0
+) -> list[float]:
+    """The clip (H.264, quality 18, B-frames; AAC), and the time of each of its frames in seconds."""
     times = timing.times(len(pictures))
     with av.open(str(file), "w") as container:
         track = container.add_stream("libx264", rate=RATE, options={"crf": "18", "preset": "veryfast"})
-        track.width, track.height, track.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        track.height, track.width = pictures[0].shape[:2]
+        track.pix_fmt = "yuv420p"
         track.codec_context.time_base = TICK
         for picture, at in zip(pictures, times, strict=True):
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
@@ -163,73 +224,11 @@ def write(file: Path, pictures: list[Picture], timing: Timing, sound: Path | Non
         return times
     silent = file.with_stem(f"{file.stem}_silent")
     file.rename(silent)
-    inputs = ["-copyts", "-i", str(silent), "-i", str(sound)]
+    inputs = ["-copyts", "-i", str(silent), "-itsoffset", str(sound_at), "-i", str(sound)]
     command = ["ffmpeg", "-v", "error", "-y", *inputs, "-c:v", "copy", "-c:a", "aac", str(file)]
     subprocess.run(command, check=True, timeout=120)
     return times
 
 
-def speech(file: Path, noise: float, seed: int) -> list[tuple[float, float]]:
-    """
-    16 kHz of 60 s with ten spoken sentences in noise (share of full scale), and when somebody speaks (onset, end).
-
-    A stretch of speech is where espeak-ng's own sound is above 1 % of its peak, pauses up to 0.3 s included.
-    """
-    rate, chance = 16_000, random.Random(seed)
-    total = numpy.zeros(60 * rate, numpy.float32)
-    spoken: list[tuple[float, float]] = []
-    at = 1.0
-    for number, text in enumerate(SENTENCES):
-        part = file.with_name(f"sentence{number}.wav")
-        voice = ("en", "en+f3", "en-us+m2")[number % 3]
-        subprocess.run(["espeak-ng", "-v", voice, "-s", "150", "-w", part, text], check=True, timeout=30)
-        said = _read(part, rate)
-        begin = int(at * rate)
-        said = said[: len(total) - begin]
-        total[begin : begin + len(said)] += 0.5 * said
-        spoken += [(at + onset, at + end) for onset, end in _loud(said, rate)]
-        at += len(said) / rate + chance.uniform(0.8, 2.5)
-    total += noise * numpy.random.default_rng(seed).standard_normal(len(total)).astype(numpy.float32)
-    _write(file, total, rate)
-    return spoken
-
-
-SENTENCES = (
-    "Where is the baby? Here is the baby!", "Look at the red ball, shall we roll it to the dog?",
-    "One, two, three, jump!", "Now it is your turn to put the block on top.", "No, not in your mouth please.",
-    "Can you find the little bear?", "He is hiding under the table.", "Do you want some more water?",
-    "Let us read the book about the moon.", "All done, clap your hands!",
-)  # fmt: skip
-
-
 def _kept_in(place: float, step: float, room: float) -> float:
     return -step if not 0 <= place + step < room else step
-
-
-def _loud(said: Any, rate: int) -> list[tuple[float, float]]:
-    window = rate // 100
-    blocks = numpy.abs(said[: len(said) // window * window]).reshape(-1, window).max(axis=1)
-    loud = [n for n, peak in enumerate(blocks) if peak > 0.01 * blocks.max()]
-    found: list[tuple[float, float]] = []
-    for block in loud:
-        begin, end = block / 100, (block + 1) / 100
-        if found and begin - found[-1][1] <= 0.3:
-            found[-1] = (found[-1][0], end)
-        else:
-            found.append((begin, end))
-    return found
-
-
-def _read(file: Path, rate: int) -> Any:
-    with av.open(str(file)) as container:
-        resampler = av.AudioResampler("flt", "mono", rate)
-        parts = [p.to_ndarray()[0] for f in container.decode(audio=0) for p in resampler.resample(f)]
-    return numpy.concatenate(parts)
-
-
-def _write(file: Path, sound: Any, rate: int) -> None:
-    with wave.open(str(file), "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)
-        out.setframerate(rate)
-        out.writeframes((numpy.clip(sound, -1, 1) * 32767).astype("<i2").tobytes())

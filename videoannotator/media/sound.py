@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
+import av.audio.fifo
 import av.audio.frame
 import av.audio.resampler
 import av.container
@@ -107,7 +108,7 @@ class _Listening:
             self._end_segment()
             self._segment = _Segment(frame, time)
             self._tape.wind_to(time)
-        for block in self._segment.resampled(frame):
+        for block in self._segment.take(frame):
             self._tape.write(block)
 
     def _time_of(self, frame: av.audio.frame.AudioFrame) -> float:
@@ -117,7 +118,7 @@ class _Listening:
 
     def _end_segment(self) -> None:
         if self._segment is not None:
-            for block in self._segment.resampled(None):
+            for block in self._segment.rest():
                 self._tape.write(block)
         self._segment = None
 
@@ -133,21 +134,35 @@ class _Listening:
 
 
 class _Segment:
-    """Blocks that follow each other without a break, in one format: they go through one resampler."""
+    """
+    Blocks that follow each other without a break, in one format: they go through one resampler, a second at a time,
+    because each call costs as much as the samples of a few blocks.
+    """
 
     def __init__(self, first: av.audio.frame.AudioFrame, time: float) -> None:
         self._format = _format_of(first)
+        self._waiting = av.audio.fifo.AudioFifo()
         self._resampler = av.audio.resampler.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
         self.end = time
 
     def continues_with(self, frame: av.audio.frame.AudioFrame, time: float) -> bool:
         return _format_of(frame) == self._format and abs(time - self.end) <= _TOLERANCE_SECONDS
 
-    def resampled(self, frame: av.audio.frame.AudioFrame | None) -> Iterator[NDArray[numpy.float32]]:
-        """`None` gives what the resampler still holds."""
-        if frame is not None:
-            self.end += frame.samples / frame.sample_rate
-            frame.pts = None  # the segment knows; the resampler must not guess about rounded ones
+    def take(self, frame: av.audio.frame.AudioFrame) -> Iterator[NDArray[numpy.float32]]:
+        """What has been resampled by now."""
+        self.end += frame.samples / frame.sample_rate
+        frame.pts = None  # the segment knows; the resampler must not guess about rounded ones
+        self._waiting.write(frame)
+        if self._waiting.samples >= frame.sample_rate:
+            yield from self._resampled(self._waiting.read())
+
+    def rest(self) -> Iterator[NDArray[numpy.float32]]:
+        """Everything that is still held, at its end."""
+        if self._waiting.samples:
+            yield from self._resampled(self._waiting.read())
+        yield from self._resampled(None)
+
+    def _resampled(self, frame: av.audio.frame.AudioFrame | None) -> Iterator[NDArray[numpy.float32]]:
         for block in self._resampler.resample(frame):
             yield block.to_ndarray()[0]
 

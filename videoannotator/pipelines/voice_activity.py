@@ -7,6 +7,8 @@ recordings report progress and need little memory; turns are then cut from the p
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +62,7 @@ _CHUNK = msgspec.msgpack.Decoder(Chunk)
 
 
 def prepare() -> None:
-    from faster_whisper.vad import get_vad_model
-
-    get_vad_model()
+    import onnxruntime  # noqa: F401
 
 
 def run(stage: Stage) -> Result:
@@ -70,7 +70,7 @@ def run(stage: Stage) -> Result:
     track = sound(stage.video_path, stage.video)
     _check(track.ledger, stage)
     samples = _loud(track.samples) if parameters.normalize else track.samples
-    network = _Network()
+    network = _Network(stage.threads)
     chunks = stage.chunks()
     probabilities: list[float] = [p for chunk in chunks for p in _CHUNK.decode(chunk).probabilities]
     for chunk in network.listen(samples, _CHUNK.decode(chunks[-1]) if chunks.earlier else None, len(probabilities)):
@@ -180,14 +180,11 @@ def _write(stage: Stage, turns: Sequence[Turn], heard: tuple[float, float]) -> t
 
 
 class _Network:
-    """Silero VAD v6 on one core."""
+    """Silero VAD v6. The number of threads changes no bit of what it says."""
 
-    def __init__(self) -> None:
-        from faster_whisper.utils import get_assets_path
-        from faster_whisper.vad import get_vad_model
-
-        self._session = get_vad_model().session
-        file = Path(get_assets_path()) / "silero_vad_v6.onnx"
+    def __init__(self, threads: int) -> None:
+        file = _weights()
+        self._session = _session(file, threads)
         self.model = ModelUsed("silero_vad_v6", hashlib.sha256(file.read_bytes()).hexdigest(), "MIT")
 
     def listen(self, samples: Any, earlier: Chunk | None = None, windows_done: int = 0) -> Iterator[Chunk]:
@@ -213,3 +210,24 @@ class _Network:
             feed = {"input": numpy.hstack([contexts, windows]), "h": hidden, "c": cell}
             output, hidden, cell = self._session.run(None, feed)
             yield Chunk(output.reshape(-1).tolist(), hidden.tobytes(), cell.tobytes())
+
+
+def _weights() -> Path:
+    """Found without importing the package: its other libraries take longer to load than a minute of sound to judge."""
+    package = find_spec("faster_whisper")
+    if package is None or package.origin is None:
+        raise StageFailed("faster-whisper is not installed.", hint="Run: uv sync", code="PIPELINE_UNAVAILABLE")
+    return Path(package.origin).parent / "assets" / "silero_vad_v6.onnx"
+
+
+@lru_cache(maxsize=1)
+def _session(file: Path, threads: int) -> Any:
+    """Once in the life of a process that stays warm."""
+    from onnxruntime import InferenceSession, SessionOptions
+
+    options = SessionOptions()
+    options.inter_op_num_threads, options.intra_op_num_threads = 1, threads
+    # Threads that spin while they wait take the core from the other stages.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.enable_cpu_mem_arena = False
+    return InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
