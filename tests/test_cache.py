@@ -16,7 +16,7 @@ from tests.clips import Clips
 from tests.declared import declare
 from tests.sample_jobs import result
 from tests.server import serving
-from videoannotator.jobs import Artifact, Job, JobStatus, ModelFiles, StageResult, StageStatus, Video
+from videoannotator.jobs import Artifact, Job, JobStatus, ModelFiles, NamedPicture, StageResult, StageStatus, Video
 from videoannotator.settings import Settings
 from videoannotator.work.cache import Cache
 from videoannotator.work.fingerprint import fingerprint, own_files
@@ -333,6 +333,7 @@ GIVEN: dict[str, Any] = {
         {"config": {"rate": 5.5}},
         {"models": [ModelFiles("m", "/models/m", "1" * 64, "MIT")]},
         {"models": []},
+        {"pictures": [NamedPicture("roster", "anna", "anna.jpg", "/r/anna.jpg", "1" * 64)]},
         {"max_lost_frames": 0.02},
     ],
     ids=lambda change: next(iter(change)),

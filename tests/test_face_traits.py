@@ -24,7 +24,7 @@ from videoannotator.pipelines.contract import Result, Stage
 from videoannotator.pipelines.face_analysis import run
 from videoannotator.pipelines.face_measures import head_pose, openness
 from videoannotator.pipelines.faces_insightface import InsightFaces
-from videoannotator.pipelines.identities import with_identities
+from videoannotator.pipelines.identities import joined, people_of, with_identities
 from videoannotator.settings import Settings
 
 pytestmark = [
@@ -219,7 +219,7 @@ def test_a_person_who_comes_back_has_another_track_and_the_same_identity(
     catalogue: Catalogue, clip: Path, tmp_path: Path
 ) -> None:
     """Red, green and red again: three tracks, two people."""
-    config = with_insightface(identity=True, max_gap=0.3)
+    config = with_insightface(identity=True, max_gap=0.3, max_absence=0.3)
 
     _, rows = analysed(catalogue, clip, tmp_path / "out", **config)
 
@@ -229,6 +229,34 @@ def test_a_person_who_comes_back_has_another_track_and_the_same_identity(
     assert len(on_the_left) == 2
     assert len({of_track[track] for track in on_the_left}) == 1
     assert len(set(of_track.values())) == 2
+
+
+HIDDEN = (
+    "color=black:s=640x640:r=10:d=3,format=rgb24,"
+    "drawbox=x=96:y=288:w=32:h=32:c=red:t=fill:enable='lt(t,0.95)',"
+    "drawbox=x=480:y=96:w=32:h=32:c=red:t=fill:enable='gt(t,1.95)',"
+    "drawbox=x=96:y=288:w=32:h=32:c=lime:t=fill:enable='between(t,1.45,2.5)'"
+)
+"""A red face is hidden and comes out on the other side a second later; a green one appears where it was."""
+
+
+@pytest.mark.parametrize(("identity", "ids_of_red", "ids_in_all"), [(True, 1, 2), (False, 2, 2)])
+def test_who_comes_out_elsewhere_is_known_again_by_looks(
+    identity: bool, ids_of_red: int, ids_in_all: int, catalogue: Catalogue, tmp_path: Path
+) -> None:
+    """And who takes the place is somebody else; by place alone it is the other way round, as it must be."""
+    clip = tmp_path / "hidden.mp4"
+    ffmpeg("-f", "lavfi", "-i", HIDDEN, "-c:v", "libx264rgb", "-qp", "0", clip)
+
+    _, rows = analysed(catalogue, clip, tmp_path / "out", **with_insightface(identity=identity))
+
+    seen = [(row["track_id"], row["timestamp"], row["bbox"][0] < 320) for row in rows]
+    red = {track for track, at, left in seen if (at < 1.2 if left else True)}
+    green = {track for track, at, left in seen if left and at > 1.2}
+    assert len(seen) >= 28
+    assert len(red) == ids_of_red
+    assert len(red | green) == ids_in_all
+    assert red.isdisjoint(green) == identity
 
 
 def test_traits_stand_in_the_table_too(catalogue: Catalogue, clip: Path, tmp_path: Path) -> None:
@@ -259,9 +287,13 @@ def face(frame: int, track: int, *vector: float) -> Face:
     return Face(Sample(frame, frame / 10, frame), box, 0.9, track, embedding=embedding)
 
 
+def identified(faces: list[Face], least: float) -> list[Face]:
+    return with_identities(faces, joined(people_of(faces), least))
+
+
 def test_two_in_one_picture_are_never_one_person() -> None:
     """Twins look alike: still two."""
-    faces = with_identities([face(0, 1, 1, 0), face(0, 2, 1, 0), face(1, 3, 1, 0.01)], 0.4)
+    faces = identified([face(0, 1, 1, 0), face(0, 2, 1, 0), face(1, 3, 1, 0.01)], 0.4)
 
     assert faces[0].identity != faces[1].identity
     assert faces[2].identity in (1, 2)
@@ -271,13 +303,13 @@ def test_alike_enough_is_what_the_parameter_says() -> None:
     """The cosine of 60 degrees is 0.5."""
     apart = [face(0, 1, 1, 0), face(1, 2, 0.5, math.sqrt(0.75))]
 
-    assert {f.identity for f in with_identities(apart, 0.45)} == {1}
-    assert {f.identity for f in with_identities(apart, 0.55)} == {1, 2}
+    assert {f.identity for f in identified(apart, 0.45)} == {1}
+    assert {f.identity for f in identified(apart, 0.55)} == {1, 2}
 
 
 def test_a_face_without_a_vector_has_no_identity() -> None:
     """It is not guessed."""
-    assert [f.identity for f in with_identities([face(0, 1), face(1, 2, 1, 0)], 0.4)] == [None, 1]
+    assert [f.identity for f in identified([face(0, 1), face(1, 2, 1, 0)], 0.4)] == [None, 1]
 
 
 # -- what an engine cannot do

@@ -78,6 +78,18 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     """Category and share, which sum to 1."""
 
 
+class Recognised(msgspec.Struct, frozen=True):
+    """Who somebody was taken for."""
+
+    name: str
+    """`unknown` where nobody is alike enough, or two are too much so."""
+
+    similarity: float
+    """To the most alike, -1 to 1."""
+
+    method: str
+
+
 class Face(msgspec.Struct, frozen=True):
     sample: Sample
     bounding_box: BoundingBox
@@ -89,6 +101,9 @@ class Face(msgspec.Struct, frozen=True):
     traits: Traits = Traits()
     identity: int | None = None
     """Of the person, within the video: tracks that look the same share it."""
+
+    recognised: Recognised | None = None
+    """None where there was nobody to compare with."""
 
     embedding: tuple[float, ...] = ()
     """

@@ -179,6 +179,44 @@ class ModelFiles(msgspec.Struct, frozen=True):
         return ModelUsed(self.name, self.sha256, self.licence)
 
 
+class NamedPicture(msgspec.Struct, frozen=True):
+    """A picture of the user's that a stage compares with, as it was when the stage was about to begin."""
+
+    parameter: str
+    """The one that names the directory."""
+
+    name: str
+    """Of who or what it shows."""
+
+    file: str
+    """Below the directory, with `/` between the parts."""
+
+    path: str
+    sha256: str
+
+    @property
+    def used(self) -> "PictureUsed":
+        return PictureUsed(self.file, self.sha256)
+
+
+class PictureUsed(msgspec.Struct, frozen=True):
+    file: str
+    sha256: str
+
+
+class Named(msgspec.Struct, frozen=True, kw_only=True):
+    """Who a track was taken for."""
+
+    track_id: int
+    name: str
+    """`unknown` where nobody of those that are named was alike enough, or two were too much so."""
+
+    similarity: float
+    """To the name that is most alike."""
+
+    method: str
+
+
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     """How a stage came to its result: all that is needed to get the same bytes again."""
 
@@ -188,6 +226,12 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     """Distribution name to version, of what computed."""
 
     models: tuple[ModelUsed, ...] = ()
+    pictures: tuple[PictureUsed, ...] = ()
+    """Of the user's, that it compared with."""
+
+    named: tuple[Named, ...] = ()
+    """Whom it recognised on them."""
+
     device: str = "cpu"
     environment: str = "default"
     ledger: Ledger | None = None

@@ -154,7 +154,8 @@ class Workspace:
     async def check(self, selection: Selection) -> None:
         """Raises what `admit` would raise for every video."""
         _, pipelines, config = await self._resolve(selection)
-        self.catalogue.require(pipelines, config)
+        complete = self.catalogue.require(pipelines, config)
+        await asyncio.to_thread(self.catalogue.require_intact, complete)
 
     async def admit(
         self,

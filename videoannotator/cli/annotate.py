@@ -32,18 +32,19 @@ def add_to(commands: Any) -> None:
 
 
 def run(given: argparse.Namespace) -> int:
-    from videoannotator.cli.inputs import find_inputs, parse_settings
+    from videoannotator.cli.inputs import find_inputs, on_this_machine, parse_settings
     from videoannotator.cli.progress import display
     from videoannotator.cli.run import annotate
     from videoannotator.pipelines.catalogue import Catalogue
     from videoannotator.settings import load_settings
     from videoannotator.workspace import Selection
 
+    catalogue = Catalogue.of(load_settings())
     selection = Selection(
         cache=not given.no_cache,
         preset=given.preset,
         pipelines=tuple(name.strip() for name in given.pipelines.split(",") if name.strip()),
-        config=parse_settings(given.set, Catalogue.of(load_settings()).type_of),
+        config=on_this_machine(parse_settings(given.set, catalogue.type_of), catalogue),
     )
     inputs = find_inputs(given.videos, given.output)
     return annotate(

@@ -1,7 +1,7 @@
 """What the words of an `annotate` call mean: which files, which parameters, where the results go."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,19 @@ def parse_settings(assignments: Iterable[str], types: Any) -> dict[str, dict[str
             raise Refused(f"{assignment!r} sets nothing.", hint=hint, code="INVALID_ASSIGNMENT")
         config.setdefault(pipeline, {})[parameter] = _value(text.strip(), types(pipeline, parameter))
     return config
+
+
+def on_this_machine(config: Mapping[str, Mapping[str, Any]], catalogue: Any) -> dict[str, dict[str, Any]]:
+    """The same, with paths of directories as they are from here, behind all links: from now on none is followed."""
+    return {
+        pipeline: {
+            parameter: str(Path(value).expanduser().resolve())
+            if isinstance(value, str) and value and catalogue.names_a_directory(pipeline, parameter)
+            else value
+            for parameter, value in values.items()
+        }
+        for pipeline, values in config.items()
+    }
 
 
 def _value(text: str, declared: str | None) -> Any:

@@ -26,7 +26,7 @@ def add_to(commands: Any) -> None:
 
 
 def run(given: argparse.Namespace) -> int:
-    from videoannotator.cli.inputs import parse_settings
+    from videoannotator.cli.inputs import on_this_machine, parse_settings
     from videoannotator.errors import InvalidConfig
     from videoannotator.logs import configure_for_a_command
     from videoannotator.machine.devices import Nvml
@@ -37,10 +37,10 @@ def run(given: argparse.Namespace) -> int:
     from videoannotator.settings import load_settings
 
     configure_for_a_command()
-    settings = load_settings()
+    settings = load_settings({"data_roots": [Path("/")]})  # whoever sits here may read what they may read
     catalogue = Catalogue.of(settings)
     pipelines = tuple(name.strip() for name in given.pipelines.split(",") if name.strip())
-    config = parse_settings(given.set, catalogue.type_of)
+    config = on_this_machine(parse_settings(given.set, catalogue.type_of), catalogue)
     pipelines, config = chosen(builtin_presets(), given.preset, pipelines, config)
     complete, problems = catalogue.check(pipelines, config)
     if wrong := tuple(problem for problem in problems if problem.code != "PIPELINE_UNAVAILABLE"):

@@ -47,7 +47,9 @@ def annotate(
     with _scratch(output) as folder, show:
         usual = load_settings()
         places = {"models_dir": usual.models_folder, "environments_dir": usual.environments_folder}
-        settings = load_settings({"storage_dir": folder, "browser_copy": browser_copy} | places)
+        # Whoever sits here may read what they may read: directories that parameters name may lie anywhere.
+        here = {"storage_dir": folder, "browser_copy": browser_copy, "data_roots": [Path("/")]}
+        settings = load_settings(here | places)
         # Beside the results, where whoever removes them sees it; and not linked to them, since they may be edited.
         cache = Cache(output / CACHE, settings.cache_bytes, links_out=False) if settings.cache == "on" else None
         return asyncio.run(_Run(inputs, selection, show).work(settings, cache))

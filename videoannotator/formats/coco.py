@@ -8,7 +8,7 @@ The browser client takes the file for faces by `face_id`, wants `annotations` be
 
 Losses: pixels are rounded to 0.01, seconds to 0.000001, scores to 0.0001. A landmark outside of the frame is written as
 "labelled, not visible" (v = 1). Faces without landmarks read back without them, and
-without their traits.
+without their traits, identities and names. Of a name's similarity what is below 0 is written as 0.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -152,6 +152,12 @@ def _traits(face: Face) -> dict[str, Any]:
             for rank, (name, score) in enumerate(traits.emotions, start=1)
         }
     row: dict[str, Any] = {} if face.identity is None else {"identity": face.identity}
+    if found := face.recognised:
+        row |= {
+            "person_label": found.name,
+            "person_label_confidence": share(max(0.0, found.similarity)),
+            "person_labeling_method": found.method,
+        }
     return {**row, "attributes": attributes} if attributes else row
 
 

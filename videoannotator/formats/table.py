@@ -22,7 +22,7 @@ Cell = str | int | float | None
 _COMMON = ("onset", "duration", "timestamp", "frame_number", "track_id")
 _TRAITS = (
     "identity", "pitch", "yaw", "roll", "right_eye_openness", "left_eye_openness", "mouth_openness", "age", "gender",
-    "expression", "expression_score",
+    "expression", "expression_score", "name", "name_similarity", "naming_method",
 )  # fmt: skip
 _RUNS_AS_FORMULA = (*"=+-@\t\r\n", *"\uff1d\uff0b\uff0d\uff20", "'")
 """First characters; the four after the blanks are full-width, which spreadsheets of East Asia take for the same."""
@@ -105,7 +105,9 @@ def _traits(face: Face) -> tuple[Cell, ...]:
     pose = [None] * 3 if traits.head_pose is None else [round(v, 2) for v in msgspec.structs.astuple(traits.head_pose)]
     open_ = [None] * 3 if traits.openness is None else [share(v) for v in msgspec.structs.astuple(traits.openness)]
     expression = (traits.emotions[0][0], share(traits.emotions[0][1])) if traits.emotions else (None, None)
-    return (face.identity, *pose, *open_, traits.age, traits.gender, *expression)
+    found = face.recognised
+    name = (found.name, share(max(0.0, found.similarity)), found.method) if found else (None, None, None)
+    return (face.identity, *pose, *open_, traits.age, traits.gender, *expression, *name)
 
 
 def _person(person: Person, build: Build | None) -> tuple[Cell, ...]:

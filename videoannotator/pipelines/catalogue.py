@@ -8,7 +8,7 @@ free of model libraries.
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +18,11 @@ import msgspec
 
 from videoannotator.environments import Environments
 from videoannotator.errors import FieldProblem, InvalidConfig, NotFound, Refused
-from videoannotator.jobs import BROWSER_COPY, NewStage, StageError, Video
+from videoannotator.jobs import BROWSER_COPY, NamedPicture, NewStage, StageError, Video
 from videoannotator.media.playable import browsers_play
 from videoannotator.models.catalogue import Models
 from videoannotator.models.shelf import Shelf
+from videoannotator.pipelines import pictures
 from videoannotator.pipelines.declaration import Declaration, Model, Parameter
 from videoannotator.pipelines.supplies import Lack, Supplies
 from videoannotator.settings import Settings
@@ -33,14 +34,18 @@ _MOST_PROBLEMS = 100
 class Catalogue:
     """All declared pipelines; lists and names hold those that users may select, in the order of their names."""
 
-    def __init__(self, files: Iterable[Path], supplies: Supplies) -> None:
+    def __init__(self, files: Iterable[Path], supplies: Supplies, data_roots: Sequence[Path] = ()) -> None:
+        """Directories that parameters name must lie in one of `data_roots`."""
         self.supplies = supplies
+        self._data_roots = data_roots
         found = {file: _read(file) for file in files}
         self._by_name = {d.name: d for d in sorted(found.values(), key=lambda d: d.name)}
         self._code = {d.name: _code(file) for file, d in found.items()}
 
     @classmethod
-    def load(cls, more: Iterable[Path] = (), *, supplies: Supplies | None = None) -> "Catalogue":
+    def load(
+        cls, more: Iterable[Path] = (), *, supplies: Supplies | None = None, data_roots: Sequence[Path] = ()
+    ) -> "Catalogue":
         """
         Read every `NAME.yaml` of this folder and of the others named; a later folder wins over an earlier one.
 
@@ -51,12 +56,12 @@ class Catalogue:
         """
         nothing = Supplies(Shelf(_NOWHERE, Models.load()), Environments(_NOWHERE))
         files = (file for folder in (Path(__file__).parent, *more) for file in sorted(folder.glob("*.yaml")))
-        return cls(files, supplies or nothing)
+        return cls(files, supplies or nothing, data_roots)
 
     @classmethod
     def of(cls, settings: Settings) -> "Catalogue":
         """What there is with these settings. Raises Refused, as `load` does."""
-        return cls.load(settings.pipeline_dirs, supplies=Supplies.of(settings))
+        return cls.load(settings.pipeline_dirs, supplies=Supplies.of(settings), data_roots=settings.data_roots)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -96,6 +101,11 @@ class Catalogue:
             return None
         return next((p.type for p in self._by_name[pipeline].parameters if p.name == parameter), None)
 
+    def names_a_directory(self, pipeline: str, parameter: str) -> bool:
+        return pipeline in self.names and any(
+            p.name == parameter and p.holds for p in self._by_name[pipeline].parameters
+        )
+
     def check(
         self, selected: Iterable[str], config: Mapping[str, Mapping[str, Any]]
     ) -> tuple[dict[str, dict[str, Any]], tuple[FieldProblem, ...]]:
@@ -114,6 +124,7 @@ class Catalogue:
                 continue
             values, wrong = _check_one(self._by_name[name], config.get(name, {}))
             complete[name] = values
+            wrong += self._outside(self._by_name[name], values)
             problems += wrong
             if not wrong and (why := self.supplies.lack(self._by_name[name], values)):
                 problems.append(FieldProblem("selected_pipelines", why.message, why.code, why.fix))
@@ -137,13 +148,28 @@ class Catalogue:
     def require_intact(self, complete: Mapping[str, Mapping[str, Any]]) -> None:
         """
         Read models through that were touched since they were last verified; those that will be fetched are left out.
+        Look into the directories of pictures.
 
         Raises:
             Refused: MODEL_DAMAGED, with the command that helps.
+            InvalidConfig: PICTURES_UNUSABLE, PATH_NOT_ALLOWED.
         """
         for name, values in complete.items():
+            for parameter in _of_pictures(self.get(name), values):
+                try:
+                    pictures.look(values[parameter.name], self._data_roots)
+                except Refused as refusal:
+                    raise InvalidConfig((_problem_with(name, parameter, refusal),)) from refusal
             if not self.supplies.missing_models(self.get(name), values):
                 self.supplies.models(self.get(name), values)
+
+    def pictures(self, name: str, values: Mapping[str, Any]) -> tuple[NamedPicture, ...]:
+        """Of the directories that these parameters name, each with its hash. Raises Refused. Reads all of them."""
+        return tuple(
+            picture
+            for parameter in _of_pictures(self.get(name), values)
+            for picture in pictures.hashed(parameter.name, values[parameter.name], self._data_roots)
+        )
 
     def plan(
         self, video: Video, selected: Iterable[str], config: Mapping[str, Mapping[str, Any]]
@@ -175,6 +201,15 @@ class Catalogue:
         if not video.has_video or browsers_play(video):
             return ()
         return (NewStage(BROWSER_COPY, self.get(BROWSER_COPY).defaults),)
+
+    def _outside(self, pipeline: Declaration, values: Mapping[str, Any]) -> list[FieldProblem]:
+        problems = []
+        for parameter in _of_pictures(pipeline, values):
+            try:
+                pictures.refuse_outside(values[parameter.name], self._data_roots)
+            except Refused as refusal:
+                problems.append(_problem_with(pipeline.name, parameter, refusal))
+        return problems
 
     def _unknown(self, name: str, field: str) -> FieldProblem:
         hint = f"There are: {', '.join(self.names)}."
@@ -232,6 +267,15 @@ def _check_one(pipeline: Declaration, given: Mapping[str, Any]) -> tuple[dict[st
     if not problems:
         problems = _disordered(pipeline, values)
     return values, problems + _unusable_engine(pipeline, values) + _not_of_engine(pipeline, values)
+
+
+def _of_pictures(pipeline: Declaration, values: Mapping[str, Any]) -> list[Parameter]:
+    """The parameters that name a directory of pictures now."""
+    return [parameter for parameter in pipeline.parameters if parameter.holds and values[parameter.name]]
+
+
+def _problem_with(pipeline: str, parameter: Parameter, refusal: Refused) -> FieldProblem:
+    return FieldProblem(f"{pipeline}.{parameter.name}", refusal.message, refusal.code, refusal.hint)
 
 
 def _disordered(pipeline: Declaration, values: Mapping[str, Any]) -> list[FieldProblem]:

@@ -18,7 +18,8 @@ parameters and versions must give the same bytes: no clock, no ids, no paths in 
 What it needs beside its code stands in the declaration, with the engine that needs it: `modules` of this environment,
 or another `environment`; `models` of the model catalogue, which arrive verified as `stage.models`. A folder of
 pipelines from elsewhere may bring both: `models/*.yaml`, and `environments/NAME/` with pyproject.toml and uv.lock.
-`after` names pipelines of the same job whose files it uses; they arrive as `stage.earlier`.
+`after` names pipelines of the same job whose files it uses; they arrive as `stage.earlier`. Pictures in a directory
+that a parameter names (`holds: pictures`) arrive with their hashes as `stage.pictures`.
 """
 
 from collections.abc import Mapping
@@ -27,7 +28,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
 
-from videoannotator.jobs import Interval, Ledger, ModelFiles, ModelUsed, Output, Video
+from videoannotator.jobs import Interval, Ledger, ModelFiles, ModelUsed, Named, NamedPicture, Output, Video
 from videoannotator.pipelines.chunks import Chunks
 
 P = TypeVar("P")
@@ -57,6 +58,9 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     report: Report
     models: tuple[ModelFiles, ...] = ()
     """What the declaration's engine needs with these parameters, and what it welcomes as far as that is here."""
+
+    pictures: tuple[NamedPicture, ...] = ()
+    """Those in the directories that parameters name; read them with `pictures.content`."""
 
     earlier: Mapping[str, Path] = {}
     """Files of the pipelines that the declaration's `after` names, by name; of those that ended well in this job."""
@@ -93,6 +97,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     ledger: Ledger
     intervals: tuple[Interval, ...] = ()
     models: tuple[ModelUsed, ...] = ()
+    named: tuple[Named, ...] = ()
+    """Tracks that were recognised on `stage.pictures`, or were not."""
+
     warnings: tuple[str, ...] = ()
     not_shown: tuple[str, ...] = ()
     """What the Viewer would show wrongly, a sentence each; what breaks its rules for files is found without this."""

@@ -32,6 +32,9 @@ class Parameter(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
     enum: tuple[Choice, ...] = ()
     group: str = ""
     advanced: bool = False
+    holds: Literal["", "pictures"] = ""
+    """`pictures`: the absolute path of a directory with pictures, NAME.jpg or NAME/1.jpg; empty for none."""
+
     engines: tuple[str, ...] = ()
     """Which engines have it; empty where all have."""
 

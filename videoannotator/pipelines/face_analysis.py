@@ -5,23 +5,25 @@ Two engines. MediaPipe comes with its weights; insightface needs a package for n
 age, gender and who is who. Expressions are named by a network of their own, behind either of them.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, Protocol
 
 import msgspec
+import numpy
 
 from videoannotator.annotations import BoundingBox, Face, Sample
 from videoannotator.formats.coco import write_faces
 from videoannotator.formats.table import write_face_table
-from videoannotator.jobs import Interval, ModelFiles, ModelUsed, Output
+from videoannotator.jobs import Interval, ModelFiles, ModelUsed, Named, Output
 from videoannotator.media.frames import Frame
 from videoannotator.pipelines.contract import Result, Stage
 from videoannotator.pipelines.emotions import Emotions
 from videoannotator.pipelines.faces_insightface import InsightFaces
 from videoannotator.pipelines.faces_mediapipe import MediapipeFaces
-from videoannotator.pipelines.identities import with_identities
+from videoannotator.pipelines.identities import Vector, joined, people_of, with_identities
 from videoannotator.pipelines.looking import Chunk, Find, Seen, look
-from videoannotator.pipelines.tracks import tracked
+from videoannotator.pipelines.roster import recognised, roster, with_names
+from videoannotator.pipelines.tracks import Likeness, Track, tracked
 
 OUTPUTS = (
     Output("face_analysis.json", "annotations", "application/json"),
@@ -47,6 +49,10 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
     emotion: bool
     identity: bool
     same_person: float
+    max_absence: float
+    roster: str
+    name_likeness: float
+    name_margin: float
     min_trait_size: float
     min_trait_score: float
     max_gap: float
@@ -79,9 +85,9 @@ def run(stage: Stage) -> Result:
         max_gap_seconds=parameters.max_gap,
         min_duration_seconds=parameters.min_track_duration,
         min_score=parameters.min_score,
+        likeness=_likeness(seen, parameters),
     )
-    if parameters.identity:
-        faces = with_identities(faces, parameters.same_person)
+    faces = _with_people(faces, seen, parameters, engine.names)
     _write(stage, faces, seen, parameters, engine.finder.landmark_names)
     stage.report.progress(stage.video.duration_seconds)
     return Result(
@@ -91,6 +97,7 @@ def run(stage: Stage) -> Result:
         libraries=(*engine.finder.libraries, "supervision", "av", "numpy"),
         ledger=seen.ledger,
         intervals=tuple(Interval("face_track", t.onset, t.duration, f"face {t.id}", t.id) for t in tracks),
+        named=_named(faces, tracks),
         models=(*engine.finder.models, *((engine.emotions.used,) if engine.emotions else ())),
         device=engine.finder.device,
     )
@@ -100,7 +107,7 @@ def _write(stage: Stage, faces: list[Face], seen: Seen[Face], parameters: Parame
     write_faces(
         stage.output_folder / "face_analysis.json",
         stage.video,
-        _with_landmarks(faces, seen.chunks()),
+        _whole(faces, seen.chunks()),
         seen.samples,
         engine=parameters.engine,
         landmark_names=names,
@@ -108,17 +115,74 @@ def _write(stage: Stage, faces: list[Face], seen: Seen[Face], parameters: Parame
     write_face_table(stage.output_folder / "face_analysis.csv", faces)
 
 
-def _with_landmarks(faces: Iterable[Face], chunks: Iterator[Chunk[Face]]) -> Iterator[Face]:
-    """Faces in the order of time, with the landmarks that were left on disk meanwhile: a mesh is 9 kB."""
-    known: dict[tuple[int, BoundingBox], tuple[tuple[float, float], ...]] = {}
+def _likeness(seen: Seen[Face], parameters: Parameters) -> Likeness[Face] | None:
+    if not _tells_people_apart(parameters):
+        return None
+    return Likeness(
+        lambda runs: _vectors(runs, seen.chunks()),
+        least=parameters.same_person,
+        max_absence_seconds=parameters.max_absence,
+    )
+
+
+def _tells_people_apart(parameters: Parameters) -> bool:
+    return parameters.identity or bool(parameters.roster)
+
+
+def _vectors(runs: Sequence[Sequence[Face]], chunks: Iterator[Chunk[Face]]) -> list[Vector | None]:
+    """Of each run the sum of its faces' vectors; None where none has any."""
+    run_of = {_key(face): number for number, run in enumerate(runs) for face in run}
+    sums: list[Vector | None] = [None] * len(runs)
+    for chunk in chunks:
+        for face in chunk.found:
+            if face.embedding and (run := run_of.get(_key(face))) is not None:
+                vector = numpy.asarray(face.embedding)
+                sums[run] = vector if sums[run] is None else sums[run] + vector
+    return sums
+
+
+def _with_people(
+    faces: list[Face], seen: Seen[Face], parameters: Parameters, names: dict[str, Vector] | None
+) -> list[Face]:
+    """Numbers of people where identity is asked for, and names where there is a roster."""
+    if not _tells_people_apart(parameters):
+        return faces
+    people = people_of(_whole(faces, seen.chunks()))
+    if parameters.identity:
+        people = joined(people, parameters.same_person)
+        faces = with_identities(faces, people)
+    if names is None:
+        return faces
+    return with_names(faces, recognised(people, names, least=parameters.name_likeness, margin=parameters.name_margin))
+
+
+def _named(faces: Iterable[Face], tracks: Iterable[Track]) -> tuple[Named, ...]:
+    found = {face.track_id: face.recognised for face in faces if face.recognised}
+    return tuple(
+        Named(track_id=track.id, name=who.name, similarity=round(who.similarity, 4), method=who.method)
+        for track in tracks
+        if (who := found.get(track.id))
+    )
+
+
+def _key(face: Face) -> tuple[int, BoundingBox]:
+    return face.sample.frame_number, face.bounding_box
+
+
+def _whole(faces: Iterable[Face], chunks: Iterator[Chunk[Face]]) -> Iterator[Face]:
+    """
+    Faces in the order of time, with the landmarks and vectors that were left on disk meanwhile: 9 kB for a mesh, 4 kB
+    and more for a vector.
+    """
+    known: dict[tuple[int, BoundingBox], Face] = {}
     last = -1
     for face in faces:
         while face.sample.frame_number > last:
             chunk = next(chunks)
             last = chunk.samples[-1].frame_number
-            known = {(f.sample.frame_number, f.bounding_box): f.landmarks for f in chunk.found}
-        landmarks = known[face.sample.frame_number, face.bounding_box]
-        yield msgspec.structs.replace(face, landmarks=landmarks)
+            known = {_key(f): f for f in chunk.found}
+        found = known[_key(face)]
+        yield msgspec.structs.replace(face, landmarks=found.landmarks, embedding=found.embedding)
 
 
 def _look_at_all(stage: Stage, parameters: Parameters) -> tuple[Seen[Face], "_Look"]:
@@ -135,7 +199,7 @@ def _look_at_all(stage: Stage, parameters: Parameters) -> tuple[Seen[Face], "_Lo
         max_side=parameters.max_side,
         frames_ahead=FRAMES_AHEAD,
         finder=begin,
-        lighter=lambda face: msgspec.structs.replace(face, landmarks=()),
+        lighter=lambda face: msgspec.structs.replace(face, landmarks=(), embedding=()),
     )
     return seen, made[0]
 
@@ -147,6 +211,11 @@ class _Look:
         self._parameters, self._video = parameters, stage.video
         self.finder = _finder(stage, parameters)
         self.emotions = Emotions(_model(stage, EMOTIONS), threads=stage.threads) if parameters.emotion else None
+        self.names = roster(stage.pictures, self._faces_of_picture) if parameters.roster else None
+        """A vector for each name of the roster; None without one."""
+
+    def _faces_of_picture(self, image: Any) -> list[Face]:
+        return self.finder.find(image, Sample(0, 0.0, 0), 0.0)
 
     def at(self, frame: Frame, sample: Sample) -> list[Face]:
         scale = self._video.width / frame.image.shape[1]
@@ -187,7 +256,7 @@ def _finder(stage: Stage, parameters: Parameters) -> Finder:
         landmarks=p.landmarks,
         measures=p.head_pose,
         age_gender=p.age_gender,
-        identity=p.identity,
+        identity=_tells_people_apart(p),
         min_score=p.min_score,
         threads=stage.threads,
     )

@@ -5,59 +5,65 @@ Each track is the mean of its vectors; the two most alike groups are joined unti
 are in the picture at the same time never are. What comes out is a number within one video, and no name.
 """
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
+import numpy
 
 from videoannotator.annotations import Face
 
-Vector = tuple[float, ...]
+Vector = Any
+"""A numpy array of one dimension, whose direction counts."""
 
 
-class _Person(msgspec.Struct):
+class Person(msgspec.Struct):
     tracks: set[int]
     frames: set[int]
-    total: list[float]
+    total: Vector
     """Sum of the vectors; its direction is that of their mean."""
 
 
-def with_identities(faces: Sequence[Face], least_likeness: float) -> list[Face]:
-    """
-    The same faces, each with the identity of its track, counted from 1 in the order in which people appear.
-
-    `least_likeness` is the cosine from which two are one. A track none of whose faces has a vector gets no identity.
-    """
-    people: dict[int, _Person] = {}
+def people_of(faces: Iterable[Face]) -> list[Person]:
+    """A person for each track that has a vector, in the order in which they appear."""
+    people: dict[int, Person] = {}
     for face in faces:
         if face.track_id is None or not face.embedding:
             continue
-        person = people.setdefault(face.track_id, _Person({face.track_id}, set(), [0.0] * len(face.embedding)))
+        vector = numpy.asarray(face.embedding)
+        person = people.setdefault(face.track_id, Person({face.track_id}, set(), numpy.zeros(len(vector))))
         person.frames.add(face.sample.frame_number)
-        person.total = [a + b for a, b in zip(person.total, face.embedding, strict=True)]
-    joined = _joined(list(people.values()), least_likeness)
-    number = {track: n for n, person in enumerate(joined, start=1) for track in person.tracks}
-    return [msgspec.structs.replace(face, identity=number.get(face.track_id or 0)) for face in faces]
+        person.total += vector
+    return list(people.values())
 
 
-def _joined(people: list[_Person], least: float) -> list[_Person]:
+def joined(people: Sequence[Person], least_likeness: float) -> list[Person]:
+    """Those that are one, joined; `least_likeness` is the cosine from which two are."""
+    left = list(people)
     while True:
         alike = [
             (cosine(a.total, b.total), i, j)
-            for i, a in enumerate(people)
-            for j, b in enumerate(people[:i])
+            for i, a in enumerate(left)
+            for j, b in enumerate(left[:i])
             if a.frames.isdisjoint(b.frames)
         ]
         likeness, later, earlier = max(alike, default=(-2.0, 0, 0))
-        if likeness < least:
-            return people
-        one, other = people[earlier], people.pop(later)
-        one.tracks |= other.tracks
-        one.frames |= other.frames
-        one.total = [a + b for a, b in zip(one.total, other.total, strict=True)]
+        if likeness < least_likeness:
+            return left
+        one, other = left[earlier], left.pop(later)
+        left[earlier] = Person(one.tracks | other.tracks, one.frames | other.frames, one.total + other.total)
 
 
-def cosine(a: Sequence[float], b: Sequence[float]) -> float:
+def with_identities(faces: Iterable[Face], people: Sequence[Person]) -> list[Face]:
+    """
+    The same faces, each with the number of its person, counted from 1. A track none of whose faces has a vector gets
+    none.
+    """
+    number = {track: n for n, person in enumerate(people, start=1) for track in person.tracks}
+    return [msgspec.structs.replace(face, identity=number.get(face.track_id or 0)) for face in faces]
+
+
+def cosine(a: Vector, b: Vector) -> float:
     """-1 to 1; 0 where one of them has no length."""
-    lengths = math.hypot(*a) * math.hypot(*b)
-    return sum(x * y for x, y in zip(a, b, strict=True)) / lengths if lengths else 0.0
+    lengths = float(numpy.linalg.norm(a) * numpy.linalg.norm(b))
+    return float(numpy.dot(a, b)) / lengths if lengths else 0.0

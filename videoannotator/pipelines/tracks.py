@@ -5,13 +5,15 @@ A detector's false alarms come and go from frame to frame, people stay: what mak
 left out.
 """
 
+import itertools
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from videoannotator.annotations import BoundingBox, Face, Person, Sample
+from videoannotator.pipelines.identities import cosine
 
 Find = TypeVar("Find", Face, Person)
 
@@ -20,6 +22,12 @@ MATCHING_COST = 0.8
 
 SAME_OVERLAP = 0.5
 """Overlap (IoU) from which a find and the one seen there before are one."""
+
+SOMEBODY_ELSE = 0.5
+"""Of the likeness from which two are one: below it they are not, whatever place and motion say. In between these say."""
+
+LONGEST_STEP = 1.5
+"""Of the usual time between two samples: who is missing for longer was out of sight."""
 
 ROUNDING_SECONDS = 1e-6
 
@@ -32,6 +40,21 @@ class Track(msgspec.Struct, frozen=True):
     duration: float
 
 
+class Likeness(Generic[Find]):
+    """What finds look like, where an engine can tell: who comes back is known again, and who is in his place is not."""
+
+    def __init__(
+        self, vectors: Callable[[Sequence[Sequence[Find]]], Sequence[Any]], *, least: float, max_absence_seconds: float
+    ) -> None:
+        """
+        `vectors` gives for each run of finds the sum of their vectors (numpy), or None. From the cosine `least` on two
+        runs may be one, also elsewhere in the picture, if no more than `max_absence_seconds` lie between.
+        """
+        self.vectors: Callable[[Sequence[Sequence[Find]]], Sequence[Any]] = vectors
+        self.least = least
+        self.max_absence_seconds = max_absence_seconds
+
+
 def tracked(
     samples: Sequence[Sample],
     finds: Mapping[int, Sequence[Find]],
@@ -40,6 +63,7 @@ def tracked(
     max_gap_seconds: float,
     min_duration_seconds: float,
     min_score: float,
+    likeness: Likeness[Find] | None = None,
 ) -> tuple[list[Find], list[Track]]:
     """
     The finds that are part of a track, with its id, in the order of time, and the tracks in the order they begin.
@@ -54,7 +78,11 @@ def tracked(
     """
     if not any(finds.values()):
         return [], []  # spares the second that the import of supervision takes
-    runs = _joined(_runs(samples, finds, max_gap_seconds / step_seconds, min_score), max_gap_seconds)
+    pieces = _runs(samples, finds, max_gap_seconds / step_seconds, min_score)
+    if likeness is None:
+        runs = _joined_in_place(pieces, max_gap_seconds)
+    else:
+        runs = _joined(pieces, step_seconds, max_gap_seconds, likeness)
     kept: list[Find] = []
     tracks: list[Track] = []
     for run in runs:
@@ -120,7 +148,80 @@ def _take_first(free: list[Find], find: Find) -> list[Find]:
     return [best]
 
 
-def _joined(runs: Sequence[list[Find]], max_gap_seconds: float) -> list[list[Find]]:
+def _joined(
+    runs: Sequence[list[Find]], step_seconds: float, max_gap_seconds: float, likeness: Likeness[Find]
+) -> list[list[Find]]:
+    """
+    Runs cut where somebody was out of sight, and put together anew: by looks where these are clear, else as ByteTrack
+    had it or by place.
+    """
+    pieces = [_Run(piece, n) for n, run in enumerate(runs) for piece in _unbroken(run, step_seconds)]
+    pieces.sort(key=lambda piece: (_time(piece.finds[0]), piece.finds[0].bounding_box.x))
+    for piece, vector in zip(pieces, likeness.vectors([piece.finds for piece in pieces]), strict=True):
+        piece.vector = vector
+    longest = max(max_gap_seconds, likeness.max_absence_seconds) + ROUNDING_SECONDS
+    joined: list[_Run[Find]] = []
+    recent: list[_Run[Find]] = []
+    for piece in pieces:
+        recent = [earlier for earlier in recent if _gap(earlier, piece) <= longest]
+        bonds = [_bond(earlier, piece, max_gap_seconds, likeness.least) for earlier in recent]
+        strongest = max(bonds, default=0.0)
+        if strongest > 0:
+            recent[bonds.index(strongest)].take(piece)
+        else:
+            joined.append(piece)
+            recent.append(piece)
+    return [run.finds for run in joined]
+
+
+class _Run(Generic[Find]):
+    def __init__(self, finds: list[Find], source: int) -> None:
+        self.finds: list[Find] = finds
+        self.source = source
+        """Which of ByteTrack's runs its end belongs to."""
+
+        self.vector: Any = None
+
+    def take(self, later: "_Run[Find]") -> None:
+        self.finds += later.finds
+        self.source = later.source
+        known = [vector for vector in (self.vector, later.vector) if vector is not None]
+        self.vector = sum(known[1:], known[0]) if known else None
+
+
+def _unbroken(run: Sequence[Find], step_seconds: float) -> list[list[Find]]:
+    pieces = [[run[0]]]
+    for before, find in itertools.pairwise(run):
+        if _time(find) - _time(before) > step_seconds * LONGEST_STEP:
+            pieces.append([])
+        pieces[-1].append(find)
+    return pieces
+
+
+def _gap(earlier: _Run[Find], later: _Run[Find]) -> float:
+    return _time(later.finds[0]) - _time(earlier.finds[-1])
+
+
+def _bond(earlier: _Run[Find], later: _Run[Find], max_gap_seconds: float, least: float) -> float:
+    """0 where they are not one; more than 1 where looks speak for it, 1 where ByteTrack does, and else the overlap."""
+    gap = _gap(earlier, later)
+    if gap <= 0:
+        return 0.0
+    if earlier.vector is not None and later.vector is not None:
+        alike = cosine(earlier.vector, later.vector)
+        if alike >= least:
+            return 1 + alike
+        if alike < least * SOMEBODY_ELSE:
+            return 0.0
+    if earlier.source == later.source:
+        return 1.0
+    if gap > max_gap_seconds + ROUNDING_SECONDS:
+        return 0.0
+    shared = overlap(earlier.finds[-1].bounding_box, later.finds[0].bounding_box)
+    return shared if shared >= SAME_OVERLAP else 0.0
+
+
+def _joined_in_place(runs: Sequence[list[Find]], max_gap_seconds: float) -> list[list[Find]]:
     """
     Runs that go on where another ended not long before are one.
 

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from videoannotator.jobs import Interval, ModelFiles, Output, Provenance, Video
+from videoannotator.jobs import Interval, ModelFiles, NamedPicture, Output, Provenance, Video
 
 MAX_FRAME_BYTES = 4 * 1024**2
 """A longer frame breaks the protocol: nothing a stage has to say is that long, files are."""
@@ -43,6 +43,9 @@ class Start(msgspec.Struct, frozen=True, tag="start", kw_only=True):
 
     models: tuple[ModelFiles, ...] = ()
     """Verified just now; there is nothing else that it may load from outside its packages."""
+
+    pictures: tuple[NamedPicture, ...] = ()
+    """Of the directories that parameters name, with the hashes that they had just now."""
 
     earlier: dict[str, str] = {}
     """Files that other stages of the job made before, as the declaration's `after` asks for: name to path."""

@@ -3,9 +3,9 @@ What a stage's result depends on beside the bytes of its video, as one hash: two
 same bytes give the same files.
 
 In it: all that a probe says of the video and its name (files carry it), pipeline, version and parameters, the hashes of
-the models and of the files of pipelines before it, our own code and that of a pipeline from elsewhere, every installed
-distribution with its version, Python, the kind of machine and its GPUs. Rather too much than too little: a needless
-miss costs a run, a wrong hit a wrong result.
+the models, of pictures that it compares with and of the files of pipelines before it, our own code and that of a
+pipeline from elsewhere, every installed distribution with its version, Python, the kind of machine and its GPUs. Rather
+too much than too little: a needless miss costs a run, a wrong hit a wrong result.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from videoannotator.jobs import Artifact, ModelFiles, Video
+from videoannotator.jobs import Artifact, ModelFiles, NamedPicture, Video
 
 _GPUS = Path("/proc/driver/nvidia/gpus")
 
@@ -32,6 +32,7 @@ def fingerprint(
     code: str,
     config: Mapping[str, Any],
     models: Sequence[ModelFiles],
+    pictures: Sequence[NamedPicture] = (),
     earlier: Sequence[Artifact] = (),
     max_lost_frames: float,
     interpreter: Path,
@@ -41,6 +42,7 @@ def fingerprint(
         "video": msgspec.structs.replace(video, sha256=None),
         "pipeline": [pipeline, version, dict(config), max_lost_frames],
         "models": [model.used for model in models],
+        "pictures": [(picture.parameter, picture.used) for picture in pictures],
         "earlier": sorted((artifact.name, artifact.sha256) for artifact in earlier),
         "code": [_own_code(), _code_from_elsewhere(code)],
         "environment": [sorted(_distributions(interpreter)), sys.version, platform.machine(), sorted(_gpus())],

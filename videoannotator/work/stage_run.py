@@ -17,7 +17,7 @@ from videoannotator.artifacts import Artifacts, video_path
 from videoannotator.errands.desk import Desk
 from videoannotator.errors import Refused, StageEnded, StageFailed, StorageTrouble, VideoAnnotatorError
 from videoannotator.faults import reach
-from videoannotator.jobs import Artifact, Claim, ModelFiles, Provenance, Stage, StageError, StageResult
+from videoannotator.jobs import Artifact, Claim, ModelFiles, NamedPicture, Provenance, Stage, StageError, StageResult
 from videoannotator.logs import get_logger
 from videoannotator.pipelines.catalogue import Catalogue
 from videoannotator.pipelines.declaration import Declaration
@@ -103,6 +103,9 @@ class StageRun:
         self._earlier: tuple[Artifact, ...] = ()
         """What the pipelines made that this one comes after."""
 
+        self._pictures: tuple[NamedPicture, ...] | None = None
+        """As the fingerprint knows them; None where they could not be read."""
+
         self._fetch_trouble: StageFailed | None = None
         self._is_over = False
         self._fingerprint: str | None = None
@@ -151,10 +154,12 @@ class StageRun:
         await self._tools.insist(lambda: self._store.log(self._claim, self._stage.pipeline, "info", line))
 
     def _fingerprint_now(self) -> str | None:
-        """None where a model or the environment is missing now; the attempt says so."""
+        """None where a model, a picture or the environment is missing now; the attempt says so."""
         catalogue, pipeline, config = self._tools.catalogue, self._stage.pipeline, self._stage.used_config
         declaration = catalogue.get(pipeline)
+        self._pictures = None
         try:
+            self._pictures = catalogue.pictures(pipeline, config)
             models = catalogue.supplies.models(declaration, config)
             interpreter = catalogue.supplies.environments.interpreter(self._environment())
         except Refused:
@@ -166,6 +171,7 @@ class StageRun:
             code=catalogue.code_of(pipeline),
             config=config,
             models=models,
+            pictures=self._pictures,
             earlier=self._earlier,
             max_lost_frames=self._tools.settings.max_lost_frames,
             interpreter=interpreter,
@@ -197,7 +203,7 @@ class StageRun:
             try:
                 folder = await asyncio.to_thread(self._artifacts.begin, *self._where)
                 self._chunks = await asyncio.to_thread(self._chunks_folder)
-                done = await self._run_process(folder, await self._models())
+                done = await self._run_process(folder, await self._models(), await self._named_pictures())
                 reach("stage.done")
                 sealed = await asyncio.to_thread(self._artifacts.seal, *self._where, done.outputs)
             except (StageEnded, StorageTrouble) as ended:
@@ -224,6 +230,16 @@ class StageRun:
         except Refused as refusal:
             raise StageFailed(refusal.message, code=refusal.code, hint=refusal.hint) from refusal
 
+    async def _named_pictures(self) -> tuple[NamedPicture, ...]:
+        """Raises StageFailed where they were removed since the submission."""
+        if self._pictures is not None:
+            return self._pictures
+        catalogue, stage = self._tools.catalogue, self._stage
+        try:
+            return await asyncio.to_thread(catalogue.pictures, stage.pipeline, stage.used_config)
+        except Refused as refusal:
+            raise StageFailed(refusal.message, code=refusal.code, hint=refusal.hint) from refusal
+
     def _interpreter(self) -> Path:
         """Raises StageFailed where the environment was removed since the submission."""
         catalogue = self._tools.catalogue
@@ -235,12 +251,14 @@ class StageRun:
     def _environment(self) -> str:
         return self._tools.catalogue.get(self._stage.pipeline).engine(self._stage.used_config).environment
 
-    async def _run_process(self, folder: Path, models: tuple[ModelFiles, ...]) -> Done:
+    async def _run_process(
+        self, folder: Path, models: tuple[ModelFiles, ...], pictures: tuple[NamedPicture, ...]
+    ) -> Done:
         job, tools = self._claim.job, self._tools
         async with Notes(self._store, self._claim, self._stage.pipeline) as self._notes:
             notes = self._notes
             return await tools.runner.run(
-                self._start(folder, models),
+                self._start(folder, models, pictures),
                 interpreter=self._interpreter(),
                 log=self._artifacts.log(job.id, self._stage.pipeline),
                 limits=_limits(tools.settings),
@@ -266,7 +284,7 @@ class StageRun:
             most_waiting=settings.stage_slots,
         )
 
-    def _start(self, folder: Path, models: tuple[ModelFiles, ...]) -> Start:
+    def _start(self, folder: Path, models: tuple[ModelFiles, ...], pictures: tuple[NamedPicture, ...]) -> Start:
         job, stage, settings = self._claim.job, self._stage, self._tools.settings
         declaration = self._tools.catalogue.get(stage.pipeline)
         return Start(
@@ -283,6 +301,7 @@ class StageRun:
             network=settings.stage_network,
             environment=self._environment(),
             models=models,
+            pictures=pictures,
             earlier={made.name: str(self._artifacts.results(job.id) / made.name) for made in self._earlier},
             chunks_folder=str(self._chunks or ""),
             chunk_seconds=settings.checkpoint_seconds,
