@@ -24,7 +24,7 @@ SAME_OVERLAP = 0.5
 """Overlap (IoU) from which a find and the one seen there before are one."""
 
 SOMEBODY_ELSE = 0.5
-"""Of the likeness from which two are one: below it they are not, whatever place and motion say. In between these say."""
+"""Of the likeness from which two are one: below it they are not, whatever place and motion say. Between, these say."""
 
 LONGEST_STEP = 1.5
 """Of the usual time between two samples: who is missing for longer was out of sight."""
