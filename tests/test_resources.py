@@ -2,8 +2,14 @@
 
 import asyncio
 import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
+from threading import Barrier, Lock
 
 import psutil
 import pytest
@@ -12,10 +18,17 @@ from tests.declared import declare
 from tests.server import serving
 from tests.test_worker import submit, until, until_final
 from videoannotator.jobs import JobStatus
-from videoannotator.machine.resources import Resources
+from videoannotator.machine.resources import AtWork, Resources, Sample
 from videoannotator.settings import Settings
 from videoannotator.work.gate import Gate
 from videoannotator.workspace import Workspace
+
+BURNS = """
+held = bytearray(50 * 2**20)
+held[::1000] = bytes(len(held[::1000]))
+print(flush=True)
+while True: pass
+"""
 
 
 @pytest.fixture
@@ -47,6 +60,35 @@ async def test_a_sample_says_what_the_system_says(tmp_path):
     assert all(0 <= sample.cpu_share <= 1 for sample in later)
     assert later[-1].at > first.at
     assert later[-1].server_cpu_seconds >= first.server_cpu_seconds > 0
+
+
+def test_what_burns_is_seen_by_whoever_looks_and_told_of_its_stage(tmp_path):
+    """Samples are taken in threads that vary, and a stage is all of its processes: here a shell and what it started."""
+    command = ["sh", "-c", f"{sys.executable} -c '{BURNS}' & wait"]
+    stage = subprocess.Popen(command, stdout=subprocess.PIPE, process_group=0)
+    at_work = (AtWork(pid=stage.pid, job_id="job_1", pipeline="burns"),)
+    resources, all_are_there, one_at_a_time = Resources(tmp_path), Barrier(4), Lock()
+
+    def look() -> Sample:
+        all_are_there.wait(10)  # so that each look is another thread's
+        with one_at_a_time:
+            time.sleep(0.1)
+            return resources.sample(at_work, gpus=False)
+
+    with stage, ThreadPoolExecutor(4) as threads:
+        try:
+            assert stage.stdout is not None
+            stage.stdout.readline()
+            samples = [looking.result() for looking in [threads.submit(look) for _ in range(4)]]
+        finally:
+            os.killpg(stage.pid, signal.SIGKILL)
+
+    samples.sort(key=lambda sample: sample.at)
+    assert all(sample.cpu_share > 0 for sample in samples)
+    assert ("job_1", "burns") == (samples[-1].stages[0].job_id, samples[-1].stages[0].pipeline)
+    assert samples[-1].stages[0].memory_bytes > 50 * 2**20
+    assert 0 < max(sample.stages[0].cpu_cores for sample in samples) < 1.5
+    assert 0 == samples[0].server_cpu_cores
 
 
 async def test_a_stage_says_how_much_memory_and_processor_time_it_took(settings, clip):

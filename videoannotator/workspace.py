@@ -134,6 +134,7 @@ class Workspace:
                 devices=devices,
             )
             resources.tell(lambda sample: workspace.worker.gate.note_free(sample.disk_free_bytes))
+            resources.watch(lambda: workspace.worker.at_work)
             await asyncio.to_thread(workspace.artifacts.prepare)
             if cache is not None:
                 await asyncio.to_thread(cache.prepare)

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -30,6 +31,7 @@ from tests.declared import declare
 
 __all__ = [
     "KEY",
+    "Others",
     "Server",
     "declare",
     "left_out",
@@ -73,6 +75,31 @@ def wait_until(true: Any, *, limit_seconds: float, every_seconds: float = 0.002)
             raise TimeoutError(f"not so after {limit_seconds} s")
         time.sleep(every_seconds)
     return time.perf_counter() - began
+
+
+class Others:
+    """What the machine did beside the measurement: figures of a busy machine are no figures."""
+
+    def __init__(self) -> None:
+        self._began, self._busy, self._own = time.monotonic(), _busy_seconds(), _own_seconds()
+
+    def share(self) -> float:
+        """
+        Of all cores, since this was made: taken by processes that are neither this one nor its ended descendants, or
+        by other machines on the same hardware.
+        """
+        taken = _busy_seconds() - self._busy - (_own_seconds() - self._own)
+        return max(0.0, taken / (time.monotonic() - self._began) / (os.cpu_count() or 1))
+
+
+def _busy_seconds() -> float:
+    now = psutil.cpu_times()
+    return sum(now) - now.idle - getattr(now, "iowait", 0.0) - getattr(now, "guest", 0.0)
+
+
+def _own_seconds() -> float:
+    usages = (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def lives(process: psutil.Process) -> bool:

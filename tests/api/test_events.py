@@ -102,6 +102,28 @@ async def test_an_id_from_another_database_is_answered_with_resync(server: Serve
     assert len(heard) > 1
 
 
+async def test_who_asks_hears_what_machine_and_stages_use(server: Served, clip: Path) -> None:
+    """Without an id, since it is not kept; a stream of one job names no other's stages; who does not ask is spared."""
+    job = await server.submit(clip, config=json.dumps(LONG))
+    query = f"token={ADMIN}&resources=true&job_id={job['id']}"
+    async with socket(server, query) as other, listening(server, "resources=true&after=0") as events:
+        told = [json.loads((await until(events, "server.resources"))[-1].data)]
+        while not told[-1]["stages"]:
+            told.append(json.loads((await until(events, "server.resources"))[-1].data))
+        own = (await told_until(other, "server.resources"))[-1]
+    async with listening(server, "after=0") as events:
+        spared = await until(events, "job.log")
+    await server.http.delete(f"/api/v1/jobs/{job['id']}")
+
+    (stage,) = told[-1]["stages"]
+    assert (job["id"], "behaves") == (stage["job_id"], stage["pipeline"])
+    assert stage["memory_bytes"] > 10 * 2**20
+    assert 0 < told[-1]["memory_used_bytes"] < told[-1]["memory_total_bytes"]
+    assert "seq" not in own
+    assert told[-1].keys() == own["data"].keys()
+    assert "server.resources" not in [event.event for event in spared]
+
+
 async def test_a_closing_server_says_so_and_ends_its_streams(server: Served) -> None:
     """Open streams must not keep a server from stopping; who hears it knows that it may come again."""
     async with listening(server, "after=0") as events:

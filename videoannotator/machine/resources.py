@@ -1,13 +1,14 @@
 """
-What the machine and the server use: processor, memory, GPUs, the disk of the storage directory.
+What the machine, the server and each stage use: processor, memory, GPUs, disk.
 
 `Resources.latest` is at most SAMPLE_SECONDS old and costs nothing to read. A sample takes some 2 ms without a GPU, and
 all of them 0.15 % of a core (scripts/bench/resources.py), in a thread: a disk that hangs does not hold up the server.
 """
 
 import asyncio
+import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +17,7 @@ import msgspec
 import psutil
 
 from videoannotator.logs import get_logger
+from videoannotator.machine.families import Families
 
 SAMPLE_SECONDS = 2.0
 
@@ -29,6 +31,34 @@ class GpuUse(msgspec.Struct, frozen=True, kw_only=True):
     memory_total_bytes: int
     busy_share: float
     """0 to 1, of the last second or so, as the driver tells it."""
+
+
+class AtWork(msgspec.Struct, frozen=True, kw_only=True):
+    """A stage that has a process now."""
+
+    pid: int
+    job_id: str
+    pipeline: str
+    batch_id: str | None = None
+
+
+class StageUse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """By all processes of one stage together."""
+
+    job_id: str
+    pipeline: str
+    batch_id: str | None = None
+    cpu_cores: float
+    """Busy since the sample before: 1.0 is one whole core."""
+
+    memory_bytes: int
+    gpu_memory_bytes: int
+    """0 too where the driver does not say whose memory is whose."""
+
+    read_bytes: int
+    """From disks, since the first process began."""
+
+    written_bytes: int
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,11 +77,16 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     server_cpu_seconds: float
     """Of this process, since it began."""
 
+    server_cpu_cores: float
+    """Since the sample before: 1.0 is one whole core."""
+
     server_memory_bytes: int
     stages_memory_bytes: int
     """Resident, of all processes below this one; pages that several share count for each."""
 
     gpus: tuple[GpuUse, ...] = ()
+    stages: tuple[StageUse, ...] = ()
+    """Those at work."""
 
 
 class Resources:
@@ -60,9 +95,12 @@ class Resources:
         """None while none can be taken."""
 
         self._listeners: list[Callable[[Sample], None]] = []
+        self._at_work: Callable[[], tuple[AtWork, ...]] = tuple
         self._folder = folder
         self._process = psutil.Process()
         self._gpus = Gpus()
+        self._busy = _Busy()
+        self._cores = _Cores()
 
     @classmethod
     @asynccontextmanager
@@ -88,6 +126,10 @@ class Resources:
         if self.latest is not None:
             listener(self.latest)
 
+    def watch(self, at_work: Callable[[], tuple[AtWork, ...]]) -> None:
+        """From the next sample on it tells of the stages that `at_work` names."""
+        self._at_work = at_work
+
     async def _run(self, every_seconds: float) -> None:
         while True:
             await asyncio.sleep(every_seconds)
@@ -95,7 +137,7 @@ class Resources:
 
     async def _look(self, *, gpus: bool) -> None:
         try:
-            self.latest = await asyncio.to_thread(self.sample, gpus=gpus)
+            self.latest = await asyncio.to_thread(self.sample, self._at_work(), gpus=gpus)
         except (OSError, psutil.Error) as exc:
             if self.latest is not None:
                 log.warning("the machine does not say what it uses", reason=str(exc))
@@ -104,22 +146,28 @@ class Resources:
         for listener in self._listeners:
             listener(self.latest)
 
-    def sample(self, *, gpus: bool) -> Sample:
+    def sample(self, at_work: tuple[AtWork, ...] = (), *, gpus: bool) -> Sample:
         """One look. Blocks."""
         memory, disk = psutil.virtual_memory(), psutil.disk_usage(str(self._folder))
         with self._process.oneshot():
             times, own = self._process.cpu_times(), self._process.memory_info().rss
+        server_seconds, families = times.user + times.system, Families(self._process)
+        spent = {stage.pid: families.of(stage.pid).cpu_seconds for stage in at_work}
+        cores = self._cores.since_before({self._process.pid: server_seconds} | spent)
+        on_gpus = self._gpus.held() if gpus and at_work else {}
         return Sample(
             at=time.time(),
-            cpu_share=psutil.cpu_percent() / 100,
+            cpu_share=self._busy.since_before(),
             memory_used_bytes=memory.total - memory.available,
             memory_total_bytes=memory.total,
             disk_free_bytes=disk.free,
             disk_total_bytes=disk.total,
-            server_cpu_seconds=times.user + times.system,
+            server_cpu_seconds=server_seconds,
+            server_cpu_cores=cores[self._process.pid],
             server_memory_bytes=own,
-            stages_memory_bytes=_below(self._process),
+            stages_memory_bytes=families.memory_bytes,
             gpus=self._gpus.look() if gpus else (),
+            stages=tuple(_use(stage, families, cores[stage.pid], on_gpus) for stage in at_work),
         )
 
 
@@ -141,6 +189,17 @@ class Gpus:
             log.warning("the GPU driver does not answer any more", reason=str(exc))
             self._handles = []
             return ()
+
+    def held(self) -> dict[int, int]:
+        """Bytes of GPU memory by process, where the driver says whose memory is whose. Blocks."""
+        found: dict[int, int] = {}
+        try:
+            for _, handle in self._handles:
+                for user in self._nvml.nvmlDeviceGetComputeRunningProcesses(handle):
+                    found[user.pid] = found.get(user.pid, 0) + (user.usedGpuMemory or 0)
+        except self._errors() as exc:
+            log.warning("the GPU driver does not say who uses it", reason=str(exc))
+        return found
 
     def close(self) -> None:
         if self._nvml is not None:
@@ -174,12 +233,53 @@ class Gpus:
         return () if self._nvml is None else (self._nvml.NVMLError,)
 
 
-def _below(process: psutil.Process) -> int:
-    total = 0
-    for child in process.children(recursive=True):
-        with suppress(psutil.Error):
-            total += child.memory_info().rss
-    return total
+class _Busy:
+    """All processors together. psutil's own `cpu_percent` remembers one look for each thread, and threads vary here."""
+
+    def __init__(self) -> None:
+        self._all, self._idle = _all_and_idle()
+
+    def since_before(self) -> float:
+        """0 to 1."""
+        before, (self._all, self._idle) = (self._all, self._idle), _all_and_idle()
+        passed = self._all - before[0]
+        return 0.0 if passed <= 0 else min(1.0, max(0.0, 1 - (self._idle - before[1]) / passed))
+
+
+def _all_and_idle() -> tuple[float, float]:
+    """Seconds of all processors; guests' are among the users' already, and who waits for a disk is idle."""
+    now = psutil.cpu_times()
+    waits = getattr(now, "iowait", 0.0)
+    return sum(now) - getattr(now, "guest", 0.0) - getattr(now, "guest_nice", 0.0), now.idle + waits
+
+
+class _Cores:
+    """Processor time of processes, as cores that they kept busy from one look to the next."""
+
+    def __init__(self) -> None:
+        self._before: Mapping[int, float] = {}
+        self._at = -math.inf
+
+    def since_before(self, seconds: Mapping[int, float]) -> dict[int, float]:
+        """`seconds`: by process, since it began. The first look is 0; who was not there before began in between."""
+        now = time.monotonic()
+        passed, before = max(0.001, now - self._at), self._before
+        self._before, self._at = dict(seconds), now
+        return {pid: round(max(0.0, spent - before.get(pid, 0.0)) / passed, 3) for pid, spent in seconds.items()}
+
+
+def _use(stage: AtWork, families: Families, cores: float, on_gpus: Mapping[int, int]) -> StageUse:
+    taken = families.of(stage.pid)
+    return StageUse(
+        job_id=stage.job_id,
+        pipeline=stage.pipeline,
+        batch_id=stage.batch_id,
+        cpu_cores=cores,
+        memory_bytes=taken.memory_bytes,
+        gpu_memory_bytes=sum(on_gpus.get(pid, 0) for pid in families.members(stage.pid)),
+        read_bytes=taken.read_bytes,
+        written_bytes=taken.written_bytes,
+    )
 
 
 def _text(name: str | bytes) -> str:

@@ -96,6 +96,7 @@ class Runner:
         on_progress: Callable[[Progress], None],
         on_log: Callable[[Log], None],
         on_usage: Callable[[Usage], None] = lambda _: None,
+        on_process: Callable[[int], None] = lambda _: None,
         warmth: Warmth | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> Done:
@@ -104,7 +105,7 @@ class Runner:
         `warmth` a process whose stage ended well may wait for the next one. `environ` are variables for it.
 
         `on_progress` is called at most some twenty times a second, `on_log` at most `MOST_LOG_LINES` times in all,
-        `on_usage` at each look and once more at the end.
+        `on_usage` at each look and once more at the end, `on_process` once, with the number of its first process.
 
         Raises:
             StageFailed: the pipeline said so.
@@ -124,6 +125,7 @@ class Runner:
         async with self.scratch() as scratch:
             with _log_of(log, limits.log_bytes) as file:
                 async with self._resident(making, warmth, file.fd, limits.grace_seconds) as (resident, is_new):
+                    on_process(resident.group.pid)
                     said = msgspec.structs.replace(
                         start, log="" if is_new else str(log), scratch=str(scratch), stays=warmth is not None
                     )

@@ -59,15 +59,18 @@ async def stream_events(
     job_id: FromQuery[str | None] = None,
     batch_id: FromQuery[str | None] = None,
     after: FromQuery[str | None] = None,
+    resources: FromQuery[bool] = False,
     last_event_id: Annotated[str | None, HeaderParameter(name="Last-Event-ID")] = None,
 ) -> ASGIApp:
     """
     Server-sent events. Without `after` or `Last-Event-ID` from now on; with one, everything missed since, in order,
     without gap or repeat. The header wins: a browser that reconnects sends it beside the address it began with.
+    With `resources=true` also `server.resources`, every two seconds.
     """
     place = _place(after, "after") if last_event_id is None else _place(last_event_id, "Last-Event-ID")
     allowed = partial(api_keys.is_still_good, caller)
-    return EventStream(await _following(workspace, allowed, place, job_id, batch_id), closing)
+    following = await _following(workspace, allowed, place, job_id, batch_id)
+    return EventStream(_with_resources(following, workspace, asked=resources), closing)
 
 
 @websocket("/api/v1/events/ws", opt=READ_ALSO_BY_TOKEN)
@@ -80,10 +83,12 @@ async def events_socket(
     job_id: FromQuery[str | None] = None,
     batch_id: FromQuery[str | None] = None,
     after: FromQuery[str | None] = None,
+    resources: FromQuery[bool] = False,
 ) -> None:
     """The same events as `{seq, type, data}`; the client may say `{"after": seq}` at any time to begin there."""
     allowed = partial(api_keys.is_still_good, socket.scope["state"]["caller"])
     following = await _following(workspace, allowed, _place(after, "after"), job_id, batch_id)
+    following = _with_resources(following, workspace, asked=resources)
     await socket.accept()
     stopping = asyncio.create_task(closing.wait(), name="websocket: closing")
     try:
@@ -161,6 +166,10 @@ async def _following(
     if batch is not None:
         await workspace.store.batch(batch)
     return Following(store=workspace.store, after=place, job_id=job, batch_id=batch, allowed=allowed)
+
+
+def _with_resources(following: Following, workspace: Workspace, *, asked: bool) -> Following:
+    return msgspec.structs.replace(following, resources=lambda: workspace.resources.latest) if asked else following
 
 
 def _place(text: str | None, field: str) -> int | None:

@@ -9,12 +9,14 @@ takes nothing at all is cut off.
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from datetime import UTC, datetime
 from typing import Any
 
 import anyio.lowlevel
 import msgspec
 
 from videoannotator.jobs import Event
+from videoannotator.machine.resources import SAMPLE_SECONDS, GpuUse, Sample, StageUse
 from videoannotator.server.streams import ABORT, end, until_gone
 from videoannotator.store import Store
 
@@ -36,6 +38,7 @@ FAREWELL_SECONDS = 0.5
 """The last word is not waited for any longer: the server is stopping."""
 
 CLOSING = "server.closing"
+RESOURCES = "server.resources"
 RESYNC = "resync"
 
 _HEADERS = [
@@ -50,7 +53,8 @@ class Notice(msgspec.Struct, frozen=True):
     """Something about the stream itself; it has no id, so that a client's place stays where it is."""
 
     type: str
-    data: dict[str, Any]
+    data: Any
+    """What JSON can say."""
 
 
 Told = tuple[Event, ...] | Notice
@@ -66,6 +70,9 @@ class Following(msgspec.Struct, frozen=True, kw_only=True):
     allowed: Callable[[], Awaitable[bool]]
     """Whether the follower's key is still good."""
 
+    resources: Callable[[], Sample | None] | None = None
+    """The machine's latest sample, where it is asked for too."""
+
     async def told(self) -> AsyncGenerator[Told, None]:
         """
         Events, none of them after a pause; it ends after a notice that the follower is too slow, and without a word
@@ -76,10 +83,11 @@ class Following(msgspec.Struct, frozen=True, kw_only=True):
             # An id from another database: what was missed cannot be told, so the client must look for itself.
             yield Notice(RESYNC, {"reason": "unknown event id"})
             after = None
+        pause = HEARTBEAT_SECONDS if self.resources is None else SAMPLE_SECONDS
         batches = self.store.follow_together(
-            after=after, job_id=self.job_id, batch_id=self.batch_id, pause_seconds=HEARTBEAT_SECONDS
+            after=after, job_id=self.job_id, batch_id=self.batch_id, pause_seconds=pause
         )
-        waited, checked = 0.0, now()
+        waited, checked, sampled_at = 0.0, now(), 0.0
         async with aclosing(batches):
             async for heard in batches:
                 if now() - checked >= RECHECK_SECONDS:
@@ -90,8 +98,48 @@ class Following(msgspec.Struct, frozen=True, kw_only=True):
                     yield Notice(RESYNC, {"reason": "too slow"})
                     return
                 began = now()
-                yield heard.events
+                sample = self.resources() if self.resources is not None else None
+                if sample is not None and sample.at > sampled_at:
+                    sampled_at = sample.at
+                    yield Notice(RESOURCES, resources_told(sample, self.job_id, self.batch_id))
+                if heard.events or sample is None:
+                    yield heard.events
                 waited = now() - began
+
+
+class ResourcesTold(msgspec.Struct, frozen=True, kw_only=True):
+    """`server.resources`: what machine, server and stages use. Not kept, and so without an id."""
+
+    timestamp: str
+    cpu_share: float
+    memory_used_bytes: int
+    memory_total_bytes: int
+    disk_free_bytes: int
+    disk_total_bytes: int
+    server_cpu_cores: float
+    server_memory_bytes: int
+    stages_memory_bytes: int
+    gpus: tuple[GpuUse, ...]
+    stages: tuple[StageUse, ...]
+
+
+def resources_told(sample: Sample, job_id: str | None, batch_id: str | None) -> ResourcesTold:
+    """A stream of one job, or of one batch, hears of no other's stages."""
+    stages = [s for s in sample.stages if job_id in (None, s.job_id) and batch_id in (None, s.batch_id)]
+    moment = datetime.fromtimestamp(sample.at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return ResourcesTold(
+        timestamp=moment,
+        cpu_share=round(sample.cpu_share, 3),
+        memory_used_bytes=sample.memory_used_bytes,
+        memory_total_bytes=sample.memory_total_bytes,
+        disk_free_bytes=sample.disk_free_bytes,
+        disk_total_bytes=sample.disk_total_bytes,
+        server_cpu_cores=sample.server_cpu_cores,
+        server_memory_bytes=sample.server_memory_bytes,
+        stages_memory_bytes=sample.stages_memory_bytes,
+        gpus=sample.gpus,
+        stages=tuple(stages),
+    )
 
 
 class EventStream:

@@ -18,7 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from videoannotator import __version__
-from videoannotator.machine.resources import Sample
+from videoannotator.machine.resources import Sample, StageUse
 from videoannotator.server.auth import READ
 from videoannotator.store import Tally
 from videoannotator.workspace import Workspace
@@ -133,6 +133,7 @@ def _machine(sample: Sample) -> Iterator[Metric]:
     yield _single("videoannotator_memory_used_bytes", "Memory in use on the machine.", sample.memory_used_bytes)
     yield _single("videoannotator_memory_total_bytes", "Memory of the machine.", sample.memory_total_bytes)
     yield _single("videoannotator_stages_memory_bytes", "Memory of the stages' processes.", sample.stages_memory_bytes)
+    yield from _at_work(sample)
     gpus = {(str(gpu.index), gpu.name): gpu for gpu in sample.gpus}
     labels = ("gpu", "name")
     used = {key: gpu.memory_used_bytes for key, gpu in gpus.items()}
@@ -141,6 +142,20 @@ def _machine(sample: Sample) -> Iterator[Metric]:
     yield _labelled("videoannotator_gpu_memory_total_bytes", "Memory of a GPU.", labels, total)
     busy = {key: gpu.busy_share for key, gpu in gpus.items()}
     yield _labelled("videoannotator_gpu_busy_share", "Share of time that a GPU is busy, 0 to 1.", labels, busy)
+
+
+def _at_work(sample: Sample) -> Iterator[Metric]:
+    """By pipeline, however many stages of it run."""
+    by_pipeline: dict[tuple[str], list[StageUse]] = {}
+    for stage in sample.stages:
+        by_pipeline.setdefault((stage.pipeline,), []).append(stage)
+    label = ("pipeline",)
+    cores = {name: sum(stage.cpu_cores for stage in stages) for name, stages in by_pipeline.items()}
+    yield _labelled("videoannotator_stage_cpu_cores", "Cores that a pipeline's running stages keep busy.", label, cores)
+    memory = {name: sum(stage.memory_bytes for stage in stages) for name, stages in by_pipeline.items()}
+    yield _labelled("videoannotator_stage_memory_bytes", "Memory of a pipeline's running stages.", label, memory)
+    held = {name: sum(stage.gpu_memory_bytes for stage in stages) for name, stages in by_pipeline.items()}
+    yield _labelled("videoannotator_stage_gpu_memory_bytes", "Memory on GPUs of a pipeline's stages.", label, held)
 
 
 def _labelled(name: str, about: str, labels: tuple[str, ...], values: Mapping[Any, float]) -> GaugeMetricFamily:

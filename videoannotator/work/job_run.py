@@ -17,6 +17,7 @@ from videoannotator.faults import reach
 from videoannotator.formats import viewer
 from videoannotator.jobs import Claim, Job, JobStatus, StageError, StageStatus
 from videoannotator.logs import get_logger
+from videoannotator.machine.resources import AtWork
 from videoannotator.work.insistence import PASSING
 from videoannotator.work.stage_run import StageRun, Tools
 
@@ -47,6 +48,11 @@ class JobRun:
         if self._fetching:
             return True
         return bool(self._at_work) and all(run.is_waiting for run in self._at_work.values())
+
+    @property
+    def at_work(self) -> list[AtWork]:
+        """Its stages that have a process now."""
+        return [stage for run in self._at_work.values() if (stage := run.at_work) is not None]
 
     async def work(self) -> None:
         try:

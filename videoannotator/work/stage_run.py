@@ -19,6 +19,7 @@ from videoannotator.errors import Refused, StageEnded, StageFailed, StorageTroub
 from videoannotator.faults import reach
 from videoannotator.jobs import Artifact, Claim, ModelFiles, NamedPicture, Provenance, Stage, StageError, StageResult
 from videoannotator.logs import get_logger
+from videoannotator.machine.resources import AtWork
 from videoannotator.pipelines.catalogue import Catalogue
 from videoannotator.pipelines.declaration import Declaration
 from videoannotator.runner.messages import Done, Start
@@ -99,6 +100,7 @@ class StageRun:
         self.is_waiting = False
         """Nothing of it runs, and it wants no slot: its next attempt is to come."""
 
+        self._pid: int | None = None
         self._until_ended = until_ended
         self._earlier: tuple[Artifact, ...] = ()
         """What the pipelines made that this one comes after."""
@@ -110,6 +112,14 @@ class StageRun:
         self._is_over = False
         self._fingerprint: str | None = None
         self._chunks: Path | None = None
+
+    @property
+    def at_work(self) -> AtWork | None:
+        """None while it has no process."""
+        if self._pid is None:
+            return None
+        job = self._claim.job
+        return AtWork(pid=self._pid, job_id=job.id, pipeline=self._stage.pipeline, batch_id=job.batch_id)
 
     async def work(self) -> None:
         """Attempt after attempt, until the stage has ended for good. Raises LeaseLost."""
@@ -257,17 +267,24 @@ class StageRun:
         job, tools = self._claim.job, self._tools
         async with Notes(self._store, self._claim, self._stage.pipeline) as self._notes:
             notes = self._notes
-            return await tools.runner.run(
-                self._start(folder, models, pictures),
-                interpreter=self._interpreter(),
-                log=self._artifacts.log(job.id, self._stage.pipeline),
-                limits=_limits(tools.settings),
-                on_progress=notes.progress,
-                on_log=notes.log,
-                on_usage=notes.usage,
-                warmth=self._warmth(models),
-                environ=self._place.environ,
-            )
+            try:
+                return await tools.runner.run(
+                    self._start(folder, models, pictures),
+                    interpreter=self._interpreter(),
+                    log=self._artifacts.log(job.id, self._stage.pipeline),
+                    limits=_limits(tools.settings),
+                    on_progress=notes.progress,
+                    on_log=notes.log,
+                    on_usage=notes.usage,
+                    on_process=self._has_process,
+                    warmth=self._warmth(models),
+                    environ=self._place.environ,
+                )
+            finally:
+                self._pid = None
+
+    def _has_process(self, pid: int) -> None:
+        self._pid = pid
 
     def _warmth(self, models: tuple[ModelFiles, ...]) -> Warmth | None:
         """On what terms the process may stay for another job; None where it pays for nobody."""

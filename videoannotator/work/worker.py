@@ -16,6 +16,7 @@ from videoannotator.faults import reach
 from videoannotator.jobs import Job
 from videoannotator.logs import get_logger
 from videoannotator.machine.devices import Devices
+from videoannotator.machine.resources import AtWork
 from videoannotator.pipelines.catalogue import Catalogue
 from videoannotator.runner.process import Runner
 from videoannotator.settings import Settings
@@ -74,6 +75,11 @@ class Worker:
         """Those that only wait for another attempt at a stage hold no place, up to a number."""
         waiting = sum(run.is_waiting for run in self._jobs.values())
         return len(self._jobs) - min(waiting, MOST_WAITING)
+
+    @property
+    def at_work(self) -> tuple[AtWork, ...]:
+        """The stages that have a process now."""
+        return tuple(stage for run in self._jobs.values() for stage in run.at_work)
 
     @property
     def gate(self) -> Gate:

@@ -1,0 +1,75 @@
+"""What processes take, each together with all that it started. Read from the system at one moment; blocks."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from contextlib import suppress
+
+import msgspec
+import psutil
+
+
+class Taken(msgspec.Struct, frozen=True, kw_only=True):
+    """By one process, or by a family."""
+
+    memory_bytes: int
+    """Resident; pages that several share count for each."""
+
+    cpu_seconds: float
+    """Since it began, with the children that it has waited for."""
+
+    read_bytes: int = 0
+    """From disks; 0 where the system does not say."""
+
+    written_bytes: int = 0
+
+
+class Families:
+    """The processes below one, at one moment."""
+
+    def __init__(self, top: psutil.Process) -> None:
+        self._taken: dict[int, Taken] = {}
+        self._children: Mapping[int, list[int]] = defaultdict(list)
+        for process in top.children(recursive=True):
+            with suppress(psutil.Error), process.oneshot():
+                taken, parent = _taken(process), process.ppid()
+                self._taken[process.pid] = taken
+                self._children[parent].append(process.pid)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Of all of them."""
+        return sum(taken.memory_bytes for taken in self._taken.values())
+
+    def members(self, pid: int) -> tuple[int, ...]:
+        """A process and its descendants; nobody where it has left."""
+        if pid not in self._taken:
+            return ()
+        return (pid, *(member for child in self._children[pid] for member in self.members(child)))
+
+    def of(self, pid: int) -> Taken:
+        taken = [self._taken[member] for member in self.members(pid)]
+        return Taken(
+            memory_bytes=sum(one.memory_bytes for one in taken),
+            cpu_seconds=sum(one.cpu_seconds for one in taken),
+            read_bytes=sum(one.read_bytes for one in taken),
+            written_bytes=sum(one.written_bytes for one in taken),
+        )
+
+
+def _taken(process: psutil.Process) -> Taken:
+    times = process.cpu_times()
+    read, written = _disk(process)
+    return Taken(
+        memory_bytes=process.memory_info().rss,
+        cpu_seconds=times.user + times.system + times.children_user + times.children_system,
+        read_bytes=read,
+        written_bytes=written,
+    )
+
+
+def _disk(process: psutil.Process) -> tuple[int, int]:
+    """Not on macOS, and not where the kernel does not count."""
+    with suppress(psutil.AccessDenied, NotImplementedError, AttributeError, OSError):
+        counted = process.io_counters()
+        return counted.read_bytes, counted.write_bytes
+    return 0, 0
