@@ -206,6 +206,7 @@ async def test_a_file_that_hangs_delays_nobody_else(bench: Bench, file: Callable
     """A batch of hundreds has such a file, and ten seconds for it are nobody else's loss."""
     async with Probers.open(bench.runner, most=3, code=_CODE, limit_seconds=20.0) as probers:
         hanging = [asyncio.create_task(probers.probe(file("hang"), "bad.mp4")) for _ in range(2)]
+        await asyncio.sleep(0)  # they were first
         began = time.monotonic()
 
         videos = [await probers.probe(file("good"), f"{number}.mp4") for number in range(20)]
@@ -221,9 +222,25 @@ async def test_a_file_that_hangs_delays_nobody_else(bench: Bench, file: Callable
     assert [] == bench.left()
 
 
-async def test_those_who_come_at_once_are_served_side_by_side(bench: Bench, file: Callable[[str], Path]) -> None:
+async def test_files_that_take_long_are_looked_at_side_by_side(bench: Bench, file: Callable[[str], Path]) -> None:
     """As many processes as there is work, and not more than allowed."""
-    async with Probers.open(bench.runner, most=3, code=_CODE, limit_seconds=20.0) as probers:
-        videos = await asyncio.gather(*(probers.probe(file("good"), "good.mp4") for _ in range(30)))
+    options = {"most": 3, "patience_seconds": 0.01, "code": _CODE, "limit_seconds": 40.0}
+    async with Probers.open(bench.runner, **options) as probers:
+        videos = await asyncio.gather(*(probers.probe(file("meet 3"), "long.mp4") for _ in range(5)))
 
     assert 3 == len({video.duration_seconds for video in videos})
+
+
+async def test_a_burst_of_files_that_take_no_time_is_one_process_work(
+    bench: Bench, file: Callable[[str], Path]
+) -> None:
+    """To start another one takes as long as dozens of files, and takes it from those who wait."""
+    async with Probers.open(bench.runner, most=3, patience_seconds=60.0, code=_CODE) as probers:
+        leaving = [asyncio.create_task(probers.probe(file("good"), "gone.mp4")) for _ in range(3)]
+        await asyncio.sleep(0)
+        leaving[1].cancel()  # while it waits
+        videos = await asyncio.gather(*(probers.probe(file("good"), "good.mp4") for _ in range(30)))
+        await asyncio.wait(leaving)
+
+    assert 1 == len({video.duration_seconds for video in videos})
+    assert [False, True, False] == [task.cancelled() for task in leaving]

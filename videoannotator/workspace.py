@@ -51,6 +51,14 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     """Whether results of earlier, equal work may be taken, and the new ones remembered."""
 
 
+class Considered(msgspec.Struct, frozen=True, kw_only=True):
+    """An order that can be carried out, were there a video."""
+
+    preset: Preset | None
+    complete: dict[str, dict[str, Any]]
+    """Their parameters, defaults filled in."""
+
+
 class Workspace:
     def __init__(
         self,
@@ -170,25 +178,26 @@ class Workspace:
         priority: int = 0,
         batch_id: str | None = None,
         errands: Errands | None = None,
+        considered: Considered | None = None,
     ) -> NewJob:
         """
-        Look at a video and at what is asked, and refuse what cannot be done. Nothing is queued yet. The path of a video
-        that is not our own must be resolved: from now on no link in it is followed.
+        Look at a video and at what is asked, and refuse what cannot be done. Nothing is queued yet. The path must be
+        resolved: from now on no link in it is followed. `considered` is what `consider` gave for this order.
 
         Raises:
             UnreadableVideo, InvalidConfig: see there.
             StorageTrouble: STORAGE_FULL, too little free space to write results.
         """
-        preset, pipelines, config, _ = await self._look_at_order(selection, errands)
-        place = await asyncio.to_thread(path.resolve) if owns_video else path
-        video = await self.prober.probe(place, filename)
+        considered = considered or await self.consider(selection, errands)
+        preset = considered.preset
+        video = await self.prober.probe(path, filename)
         copying = self.catalogue.copying(video) if self.settings.browser_copy else ()
         return NewJob(
             id=job_id or new_id("job"),
             video=video,
             video_path=path,
             owns_video=owns_video,
-            stages=(*self.catalogue.plan(video, pipelines, config), *copying),
+            stages=(*self.catalogue.stages(video, considered.complete), *copying),
             config=selection.config,
             cache=selection.cache,
             preset=preset.name if preset else None,
@@ -217,14 +226,15 @@ class Workspace:
             InvalidConfig, StorageTrouble: see there.
         """
         errands = msgspec.structs.replace(errands or Errands(), video_url=url)
-        preset, _, _, complete = await self._look_at_order(selection, errands)
+        considered = await self.consider(selection, errands)
+        preset = considered.preset
         job_id, filename = new_id("job"), filename_of(url)
         return NewJob(
             id=job_id,
             video=Video(filename=filename, size_bytes=0, container="", duration_seconds=0.0),
             video_path=self.artifacts.video_folder(job_id) / stored_name(filename),
             owns_video=True,
-            stages=tuple(NewStage(name, values) for name, values in complete.items()),
+            stages=tuple(NewStage(name, values) for name, values in considered.complete.items()),
             config=selection.config,
             preset=preset.name if preset else None,
             preset_content=msgspec.to_builtins(preset) if preset else None,
@@ -235,18 +245,19 @@ class Workspace:
             errands=errands,
         )
 
-    async def _look_at_order(
-        self, selection: Selection, errands: Errands | None
-    ) -> tuple[Preset | None, tuple[str, ...], dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-        """The preset, the pipelines, what was asked of them, and the same with everything filled in."""
+    async def consider(self, selection: Selection, errands: Errands | None = None) -> Considered:
+        """
+        Look at what is asked.
+
+        Raises:
+            InvalidConfig: it cannot be done, with every problem found.
+            StorageTrouble: STORAGE_FULL, too little free space to write results.
+        """
         preset, pipelines, config = await self._resolve(selection)
         complete = self.catalogue.require(pipelines, config)
+        await asyncio.to_thread(self._require_possible, complete, errands)
         self.worker.expect(complete)
-        await asyncio.to_thread(self.catalogue.require_intact, complete)
-        await asyncio.to_thread(self._require_space)
-        if errands is not None:
-            await asyncio.to_thread(require_possible, errands, self.settings, self.policy)
-        return preset, pipelines, config, complete
+        return Considered(preset=preset, complete=complete)
 
     async def submit(
         self, *jobs: NewJob, batch_name: str | None = None, once: Idempotency | None = None
@@ -306,10 +317,10 @@ class Workspace:
         return presets[name]
 
     async def _resolve(self, selection: Selection) -> tuple[Preset | None, tuple[str, ...], dict[str, dict[str, Any]]]:
+        if selection.preset is None and selection.pipelines:
+            return None, selection.pipelines, dict(selection.config)
         presets = {preset.name: preset for preset in await self.presets()}
         pipelines, config = chosen(presets, selection.preset, selection.pipelines, selection.config)
-        if selection.preset is None and selection.pipelines:
-            return None, pipelines, config
         return presets[selection.preset or DEFAULT_PRESET], pipelines, config
 
     def _desk(self) -> Desk:
@@ -328,6 +339,12 @@ class Workspace:
             fetcher=fetcher,
             settings=settings,
         )
+
+    def _require_possible(self, complete: dict[str, dict[str, Any]], errands: Errands | None) -> None:
+        self.catalogue.require_intact(complete)
+        self._require_space()
+        if errands is not None:
+            require_possible(errands, self.settings, self.policy)
 
     def _require_space(self) -> None:
         free = shutil.disk_usage(self.settings.storage_dir).free

@@ -25,6 +25,8 @@ def probe(path, filename):
             raise ZeroDivisionError("a bug")
         case ["memory"]:
             bytearray(8 * 1024**3)
+        case ["meet", number]:
+            _meet(path, int(number))
         case ["print"]:
             print("noise" * 10_000, flush=True)
     return Video(filename=filename, size_bytes=path.stat().st_size, container="mp4", duration_seconds=os.getpid())
@@ -32,3 +34,13 @@ def probe(path, filename):
 
 def breaks_at_import(path, filename):
     raise AssertionError
+
+
+def _meet(path, number):
+    """Until so many processes look at this file at the same time, or for half a minute."""
+    folder = path.with_suffix(".here")
+    folder.mkdir(exist_ok=True)
+    (folder / str(os.getpid())).touch()
+    until = time.monotonic() + 30
+    while len(list(folder.iterdir())) < number and time.monotonic() < until:
+        time.sleep(0.01)

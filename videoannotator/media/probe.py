@@ -47,6 +47,8 @@ class _Glance(msgspec.Struct):
     orientation: Orientation = Orientation()
     has_picture: bool = False
     times: list[int] = []
+    intervals: list[int] = []
+    """From picture to picture, all over the file, where its index is there whole before anything is read."""
 
 
 def probe(path: Path, filename: str | None = None) -> Video:
@@ -101,7 +103,7 @@ def _with_picture(video: Video, track: av.VideoStream, glance: _Glance, zero: Fr
         rotation_degrees=glance.orientation.degrees,
         start_seconds=_since(zero, start_of(track)),
         frame_rate=float(track.average_rate or track.guessed_rate or 0),
-        variable_frame_rate=_varies(track, glance.times),
+        variable_frame_rate=_varies(track, glance),
         frame_count=frame_count(track) if track.frames else None,
         video_codec=track.codec_context.codec.canonical_name,
         pixel_format=track.codec_context.pix_fmt,
@@ -154,17 +156,19 @@ def _no_decoder(name: str, kind: str) -> UnreadableVideo:
 
 def _glance(container: av.container.InputContainer, track: av.VideoStream) -> _Glance:
     """
-    Decodes one picture, because only pictures carry the display matrix, and notes packet times.
+    Decodes one picture, because only pictures carry the display matrix, and notes packet times where no index has them.
 
     A beginning that does not decode is no reason to refuse the file: the stage's ledger will say how much is lost.
     """
-    glance = _Glance()
+    glance = _Glance(intervals=_index_intervals(track) if _has_whole_index(track) else [])
     track.codec_context.thread_count = 1
     for packet in islice(_packets(container, track), _PACKETS_LOOKED_AT):
         if packet.pts is not None and not packet.is_discard:
             glance.times.append(packet.pts)
         if packet.is_keyframe and not glance.has_picture:
             _look(glance, track.codec_context, bytes(packet))
+        if glance.intervals and glance.has_picture:
+            break
     return glance
 
 
@@ -188,14 +192,20 @@ def _packets(container: av.container.InputContainer, *tracks: av.stream.Stream) 
         return
 
 
-def _varies(track: av.VideoStream, times: list[int]) -> bool:
+def _varies(track: av.VideoStream, glance: _Glance) -> bool:
     """
     Whether the time from picture to picture changes by more than rounding does, at the places looked at: all over the
     file where it has a full index, else among its first packets.
     """
     tick = float(track.time_base)
-    gaps = _index_intervals(track) or [later - earlier for earlier, later in pairwise(sorted(times)[:-2])]
+    by_index = glance.intervals or _index_intervals(track)
+    gaps = by_index or [later - earlier for earlier, later in pairwise(sorted(glance.times)[:-2])]
     return bool(gaps) and (max(gaps) - min(gaps)) * tick > max(2 * tick, 0.0015)
+
+
+def _has_whole_index(track: av.VideoStream) -> bool:
+    """That of a fragmented file grows while it is read."""
+    return "mov" in track.container.format.name and 0 < track.frames <= len(track.index_entries)
 
 
 def _index_intervals(track: av.VideoStream) -> list[int]:
@@ -203,10 +213,11 @@ def _index_intervals(track: av.VideoStream) -> list[int]:
     if "mov" not in track.container.format.name or len(entries) < 3:
         return []
     step = max(1, (len(entries) - 1) // _INTERVALS_LOOKED_AT)
+    pairs = ((entries[i], entries[i + 1]) for i in range(0, len(entries) - 1, step))
     return [
-        entries[i + 1].timestamp - entries[i].timestamp
-        for i in range(0, len(entries) - 1, step)
-        if not entries[i].is_discard and not entries[i + 1].is_discard
+        later.timestamp - earlier.timestamp
+        for earlier, later in pairs
+        if not earlier.is_discard and not later.is_discard
     ]
 
 

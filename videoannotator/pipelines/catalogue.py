@@ -180,7 +180,10 @@ class Catalogue:
         Raises:
             InvalidConfig: with every problem found; also when the video lacks what each of the pipelines needs.
         """
-        complete = self.require(selected, config)
+        return self.stages(video, self.require(selected, config))
+
+    def stages(self, video: Video, complete: Mapping[str, dict[str, Any]]) -> tuple[NewStage, ...]:
+        """The same where the configurations are complete. Raises InvalidConfig, where the video lacks what all need."""
         stages = tuple(self.stage(video, name, values) for name, values in complete.items())
         if (lacks := [s.skip_because for s in stages if s.skip_because]) and len(lacks) == len(stages):
             raise InvalidConfig((FieldProblem("video", lacks[0].message, lacks[0].code),))

@@ -60,6 +60,11 @@ class Prober:
         """Of the process that is warm now."""
         return None if self._group is None else self._group.pid
 
+    async def warm_up(self) -> None:
+        """Start the process now, for the next probe. Raises StageDied."""
+        async with self._turn:
+            await self._reader()
+
     async def probe(self, path: Path, filename: str) -> Video:
         """
         What kind of video this is. Waiting for the turn does not count against the time limit.

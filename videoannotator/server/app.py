@@ -38,7 +38,8 @@ from videoannotator.server.metrics import Metrics
 from videoannotator.server.problems import note, problem
 from videoannotator.workspace import Workspace
 
-_UPLOAD_THREADS = 8
+_UPLOAD_THREADS = 16
+"""Most of them wait for the disk most of the time, and those who wait together are served together."""
 
 ROUTES: list[Any] = [
     *system.ROUTES,

@@ -2,7 +2,8 @@
 Takes a form with a video in it straight to disk: one write of the data, and the same memory for every size.
 
 While one block is written in a thread the next one is received. The file is `uploads/*.part` until it is moved away;
-whatever else happens (client gone, disk full, form wrong, server stopping), it is removed.
+whatever else happens (client gone, disk full, form wrong, server stopping), it is removed. It is on disk for good only
+after `Upload.sync`, so that whoever looks at the video need not wait for the disk first.
 """
 
 import asyncio
@@ -10,11 +11,11 @@ import errno
 import hashlib
 import os
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import Executor, Future, wait
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import msgspec
 from litestar import Request
@@ -28,7 +29,12 @@ from multipart import (  # type: ignore[import-untyped]
 from videoannotator.errors import FieldProblem, InvalidConfig, Refused, StorageTrouble, VideoAnnotatorError
 from videoannotator.faults import reach
 
+P = ParamSpec("P")
+
 BLOCK_BYTES = 1024**2
+_FIRST_BLOCK_BYTES = 256 * 1024
+"""Blocks grow from here: most of a small video is written and hashed before its last byte is there."""
+
 STALL_SECONDS = 60.0
 """A client that sends nothing for so long has gone, whatever its connection says."""
 
@@ -55,16 +61,27 @@ class UploadLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Whether to hash the video while it is written."""
 
 
-class Upload(msgspec.Struct, frozen=True, kw_only=True):
-    path: Path
-    """On disk for good. Move it away to keep it."""
+class Upload:
+    """A form that has come in whole. Its file is removed unless it is moved away."""
 
-    filename: str
-    """As the client named it: not to be trusted."""
+    def __init__(self, part: "_Part", filename: str, fields: dict[str, list[str]]) -> None:
+        self._part = part
+        self.fields = fields
+        self.filename = filename
+        """As the client named it: not to be trusted."""
 
-    fields: dict[str, list[str]]
-    sha256: str | None = None
-    """Of the file's bytes, where the limits ask for it."""
+    async def sha256(self) -> str | None:
+        """Of the file's bytes, where the limits ask for it; all of them are written then."""
+        await self._part.finish()
+        return self._part.sha256
+
+    async def move(self, place: Path) -> None:
+        """All of the file lies at `place` now, in a folder of its own, which is made; a power cut may still take it."""
+        await self._part.finish(place)
+
+    async def sync(self) -> None:
+        """What was moved is on disk for good, under its name."""
+        await self._part.sync()
 
 
 @asynccontextmanager
@@ -84,9 +101,7 @@ async def receiving(
     try:
         form = _Form(part, limits)
         await form.read(request)
-        await part.finish()
-        reach("upload.received")
-        yield Upload(path=part.path, filename=form.filename or "", fields=form.fields, sha256=part.sha256)
+        yield Upload(part, form.filename or "", form.fields)
     finally:
         await part.remove()
 
@@ -186,14 +201,17 @@ class _Part:
     """
 
     def __init__(self, path: Path, threads: Executor, limits: UploadLimits) -> None:
-        self.path = path
+        self._path = path
         self._threads = threads
         self._limits = limits
         self._block = bytearray()
+        self._block_bytes = _FIRST_BLOCK_BYTES
         self._size = 0
         self._descriptor = -1
-        self._writing: Future[None] | None = None
+        self._work: list[Future[None]] = []
         self._hash = hashlib.sha256() if limits.hashed else None
+        self._is_whole = False
+        self._place: Path | None = None
 
     @property
     def sha256(self) -> str | None:
@@ -205,51 +223,100 @@ class _Part:
         if self._size > self._limits.max_bytes:
             raise _too_large(self._limits)
         self._block += data
-        if len(self._block) >= BLOCK_BYTES:
-            await self._hand_over(last=False)
+        if len(self._block) >= self._block_bytes:
+            self._block_bytes = min(BLOCK_BYTES, 2 * self._block_bytes)
+            await self._settled()
+            self._begin(self._write, self._taken())
 
-    async def finish(self) -> None:
-        """All of it is on disk for good."""
-        await self._hand_over(last=True)
+    async def finish(self, place: Path | None = None) -> None:
+        """The rest is written; with `place`, the file is moved there."""
+        if self._is_whole and place is None:
+            return
+        await self._settled()
+        self._begin(self._finish, self._taken(), place)
+        await self._settled()
+        self._is_whole = True
+
+    async def sync(self) -> None:
+        """The file and the names that lead to it, at the same time: the disk makes one effort of it."""
+        assert self._place is not None, "it was moved"
+        self._begin(self._sync_file)
+        for folder in (self._place.parent, self._place.parent.parent):
+            self._begin(_sync_folder, folder)
         await self._settled()
 
     async def remove(self) -> None:
         """Close, and remove what was not moved away. Goes on in its thread if nobody waits any more."""
-        await asyncio.shield(asyncio.wrap_future(self._threads.submit(self._remove, self._writing)))
+        if self._work or self._descriptor >= 0 or self._place is None:
+            await asyncio.shield(asyncio.wrap_future(self._threads.submit(self._remove, self._work)))
 
-    async def _hand_over(self, *, last: bool) -> None:
-        await self._settled()
+    def _taken(self) -> bytearray:
         block, self._block = self._block, bytearray()
-        self._writing = self._threads.submit(self._write, block, last=last)
+        return block
+
+    def _begin(self, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        self._work.append(self._threads.submit(work, *args, **kwargs))
 
     async def _settled(self) -> None:
-        if self._writing is not None:
-            await asyncio.shield(asyncio.wrap_future(self._writing))
+        """All that was begun is done. Raises what went wrong."""
+        if self._work:
+            await asyncio.shield(asyncio.gather(*map(asyncio.wrap_future, self._work)))
+            self._work = []
 
     # -- in a thread
 
-    def _write(self, block: bytearray, *, last: bool) -> None:
+    def _write(self, block: bytearray) -> None:
         try:
             if self._descriptor < 0:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-                self._descriptor = os.open(self.path, flags, 0o600)
+                self._descriptor = os.open(self._path, flags, 0o600)
             require_space(self._descriptor, len(block), self._limits.min_free_bytes)
             if self._hash:
                 self._hash.update(block)
             rest = memoryview(block)
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
-            if last:
-                os.fsync(self._descriptor)
         except OSError as exc:
             raise of_disk(exc) from exc
 
-    def _remove(self, writing: Future[None] | None) -> None:
-        if writing is not None:
-            wait([writing])
+    def _finish(self, block: bytearray, place: Path | None) -> None:
+        if not self._is_whole:
+            self._write(block)
+            reach("upload.received")
+        if place is None:
+            return
+        try:
+            place.parent.mkdir(mode=0o700)
+            self._path.rename(place)
+        except OSError as exc:
+            raise of_disk(exc) from exc
+        self._place = place
+        reach("upload.moved")
+
+    def _sync_file(self) -> None:
+        try:
+            os.fsync(self._descriptor)
+        except OSError as exc:
+            raise of_disk(exc) from exc
+        descriptor, self._descriptor = self._descriptor, -1
+        os.close(descriptor)
+
+    def _remove(self, work: list[Future[None]]) -> None:
+        wait(work)
         if self._descriptor >= 0:
             os.close(self._descriptor)
-        self.path.unlink(missing_ok=True)
+        if self._place is None:
+            self._path.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as exc:
+        raise of_disk(exc) from exc
+    finally:
+        os.close(descriptor)
 
 
 async def chunks(request: Request[Any, Any, Any]) -> AsyncGenerator[bytes, None]:

@@ -5,11 +5,11 @@ Whatever goes wrong on the way, files and rows agree afterwards: a job with its 
 """
 
 import asyncio
-import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -20,11 +20,14 @@ from videoannotator.jobs import Errands, Idempotency, Job, NewJob, new_id
 from videoannotator.server.auth import Caller
 from videoannotator.server.datasets import find_video
 from videoannotator.server.decoding import MAX_BODY_BYTES, ApiRequest
-from videoannotator.server.idempotency import once
+from videoannotator.server.idempotency import key_of, once
 from videoannotator.server.orders import AtUrl, InDataset, Order, Uploaded, order_of_form, order_of_json
 from videoannotator.server.receive import Upload, UploadLimits, receiving
 from videoannotator.server.uploads import owner_of
-from videoannotator.workspace import Workspace
+from videoannotator.workspace import Considered, Workspace
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 class Made(msgspec.Struct, frozen=True):
@@ -52,11 +55,12 @@ async def submit_form(request: ApiRequest, workspace: Workspace, caller: Caller,
         hashed=True,
     )
     async with receiving(request, workspace.artifacts.uploads, limits, threads) as upload:
-        order = order_of_form(upload.fields)
-        repeatable = once(request, caller, order, upload.filename, upload.sha256 or "")
-        if repeatable is not None and (job := await workspace.store.earlier(repeatable)) is not None:
-            return Made(job, earlier=True)
-        return await _queue_form(upload, await as_preferred(order, workspace, caller, repeatable), workspace)
+        order, repeatable = order_of_form(upload.fields), None
+        if key_of(request) is not None:
+            repeatable = once(request, caller, order, upload.filename, await upload.sha256() or "")
+            if repeatable is not None and (job := await workspace.store.earlier(repeatable)) is not None:
+                return Made(job, earlier=True)
+        return await _queue_form(upload, order, repeatable, workspace, caller)
 
 
 async def submit_json(request: ApiRequest, workspace: Workspace, caller: Caller) -> Made:
@@ -92,21 +96,29 @@ async def queue_url(source: AtUrl, asked: Asked, workspace: Workspace) -> Made:
     return await _submit(workspace, job, asked)
 
 
-async def _queue_form(upload: Upload, asked: Asked, workspace: Workspace) -> Made:
-    """The file changes hands: from here on it is the job's, or gone."""
+async def _queue_form(
+    upload: Upload, order: Order, repeatable: Idempotency | None, workspace: Workspace, caller: Caller
+) -> Made:
+    """
+    The file changes hands: from here on it is the job's, or gone. The order is looked at while the file is moved, and
+    the video while the disk takes it for good: only then is there a row.
+    """
     job_id = new_id("job")
     place = workspace.artifacts.video_folder(job_id) / stored_name(upload.filename)
-    async with removed_unless_queued(workspace, job_id):
-        await asyncio.to_thread(_move, upload.path, place)
-        reach("upload.moved")
-        syncing = asyncio.create_task(asyncio.to_thread(_sync_folders, place), name="sync")  # while the video is probed
-        try:
-            job = await _admit(workspace, place, upload.filename, asked, job_id)
-        finally:
-            await syncing
-        if upload.sha256 is not None:
-            job = msgspec.structs.replace(job, video=msgspec.structs.replace(job.video, sha256=upload.sha256))
-        return await _submit(workspace, job, asked)
+    async with removed_unless_queued(workspace, job_id) as queued:
+        considering = _considered(order, workspace, caller, repeatable)
+        (asked, considered), _ = await both(considering, upload.move(place))
+        admitting = _admit(workspace, place, upload.filename, asked, job_id=job_id, considered=considered)
+        job, _ = await both(admitting, upload.sync())
+        job = msgspec.structs.replace(job, video=msgspec.structs.replace(job.video, sha256=await upload.sha256()))
+        return queued(await _submit(workspace, job, asked))
+
+
+async def _considered(
+    order: Order, workspace: Workspace, caller: Caller, repeatable: Idempotency | None
+) -> tuple[Asked, Considered]:
+    asked = await as_preferred(order, workspace, caller, repeatable)
+    return asked, await workspace.consider(asked.order.selection, asked.errands)
 
 
 async def _queue_file_of_dataset(source: InDataset, asked: Asked, workspace: Workspace) -> Made:
@@ -122,12 +134,20 @@ async def _queue_finished_upload(source: Uploaded, asked: Asked, workspace: Work
         upload = await workspace.uploads.find(source.upload_id, owner_of(caller))
         job_id = new_id("job")
         place = workspace.artifacts.video_folder(job_id) / stored_name(upload.filename)
-        async with removed_unless_queued(workspace, job_id), workspace.uploads.moved(upload, place):
-            job = await _admit(workspace, place, upload.filename, asked, job_id)
-            return await _submit(workspace, msgspec.structs.replace(job, upload_id=upload.id), asked)
+        async with removed_unless_queued(workspace, job_id) as queued, workspace.uploads.moved(upload, place):
+            job = await _admit(workspace, place, upload.filename, asked, job_id=job_id)
+            return queued(await _submit(workspace, msgspec.structs.replace(job, upload_id=upload.id), asked))
 
 
-async def _admit(workspace: Workspace, path: Path, filename: str, asked: Asked, job_id: str | None = None) -> NewJob:
+async def _admit(
+    workspace: Workspace,
+    path: Path,
+    filename: str,
+    asked: Asked,
+    *,
+    job_id: str | None = None,
+    considered: Considered | None = None,
+) -> NewJob:
     """With `job_id` the video is the job's own from here on."""
     order = asked.order
     return await workspace.admit(
@@ -139,6 +159,7 @@ async def _admit(workspace: Workspace, path: Path, filename: str, asked: Asked, 
         tags=order.tags,
         priority=order.priority,
         errands=asked.errands,
+        considered=considered,
     )
 
 
@@ -157,13 +178,34 @@ async def _submit(workspace: Workspace, job: NewJob, asked: Asked) -> Made:
 
 
 @asynccontextmanager
-async def removed_unless_queued(workspace: Workspace, job_id: str) -> AsyncIterator[None]:
-    """After the block there is the job with its files, or neither: it was refused, or its twin was faster."""
+async def removed_unless_queued(workspace: Workspace, job_id: str) -> AsyncIterator[Callable[[Made], Made]]:
+    """
+    After the block there is the job with its files, or neither: it was refused, or its twin was faster. Unless it is
+    told what was made, the store is asked.
+    """
+    queued = False
+
+    def note(made: Made) -> Made:
+        nonlocal queued
+        queued = made.job.id == job_id
+        return made
+
     try:
-        yield
+        yield note
     finally:
-        undoing = asyncio.create_task(_remove_files_without_job(workspace, job_id), name=f"undo {job_id}")
-        await asyncio.shield(undoing)
+        if not queued:
+            undoing = asyncio.create_task(_remove_files_without_job(workspace, job_id), name=f"undo {job_id}")
+            await asyncio.shield(undoing)
+
+
+async def both(one: Coroutine[Any, Any, A], other: Coroutine[Any, Any, B]) -> tuple[A, B]:
+    """Side by side, and each to its end. Raises what `one` raised, else what `other` did."""
+    first, second = await asyncio.gather(one, other, return_exceptions=True)
+    if isinstance(first, BaseException):
+        raise first
+    if isinstance(second, BaseException):
+        raise second
+    return first, second
 
 
 async def _remove_files_without_job(workspace: Workspace, job_id: str) -> None:
@@ -181,18 +223,3 @@ async def _small_body(request: ApiRequest) -> bytes:
         if len(body) > MAX_BODY_BYTES:
             raise Refused("The request's body is too large.", code="BODY_TOO_LARGE")
     return bytes(body)
-
-
-def _move(part: Path, place: Path) -> None:
-    place.parent.mkdir(mode=0o700)
-    part.rename(place)
-
-
-def _sync_folders(place: Path) -> None:
-    """So that the file is still there, under this name, after a power cut."""
-    for folder in (place.parent, place.parent.parent):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -110,8 +110,12 @@ class Worker:
             await end(set(self._jobs))
 
     def expect(self, complete: Mapping[str, Mapping[str, Any]]) -> None:
-        """A job with these pipelines, so configured, may come in a moment; nothing is promised."""
-        expect(self._tools, complete)
+        """
+        A job with these pipelines, so configured, may come in a moment; nothing is promised. Where it would have to
+        wait for its turn, nothing is made ready that would take the processor from the jobs before it.
+        """
+        if self.active_jobs < self._settings.max_concurrent_jobs:
+            expect(self._tools, complete)
 
     async def drain(self, limit_seconds: float) -> None:
         """Begin nothing more, for good, and wait until the running stages have ended, but not longer than this."""
