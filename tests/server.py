@@ -13,14 +13,13 @@ import httpx
 
 from tests.declared import declare
 from tests.described import as_described
+from tests.program import ADMIN
 from videoannotator.jobs import Token, new_id
 from videoannotator.server.app import building
 from videoannotator.server.auth import Keys, Scope, new_secret, secret_hash
 from videoannotator.server.listen import Listener, bind, url_of
 from videoannotator.settings import Settings
 from videoannotator.workspace import Workspace
-
-ADMIN = "va_the_admin_key_of_the_tests_0123456789"
 
 LONG = {"behaves": {"steps": 3000, "step_seconds": 0.02}}
 """A configuration of `behaves` that takes a minute."""

@@ -8,17 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.api.test_serving import Process, wait_for
 from tests.clips import Clips
-from tests.declared import declare
-from tests.server import ADMIN
+from tests.program import ADMIN, wait_for
 from videoannotator.client import Client
 from videoannotator.errors import Forbidden, NotFound, Refused
 
@@ -31,20 +28,6 @@ def videos(tmp_path: Path, clips: Clips) -> Path:
         shutil.copy(clips.path("h264.mp4"), folder / name)
     (folder / "broken.mp4").write_bytes(b"\0" * 5000)
     return folder
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Any]:
-    begun: list[Process] = []
-
-    def begin(**settings: Any) -> Process:
-        declared = declare(tmp_path / "pipelines", "behaves")
-        begun.append(Process(tmp_path, api_key=ADMIN, pipeline_dirs=str(declared), **settings))
-        return begun[-1]
-
-    yield begin
-    for process in begun:
-        process.close()
 
 
 def words(url: str, *more: str | Path) -> list[str]:

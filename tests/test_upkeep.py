@@ -7,7 +7,6 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import aclosing, closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,10 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.api.test_serving import Process, submit, wait_for
-from tests.declared import declare
+from tests.program import ADMIN, submit, wait_for
 from tests.sample_jobs import new_job, result
-from tests.server import ADMIN, LONG, eventually, serving
+from tests.server import LONG, eventually, serving
 from videoannotator.artifacts import Artifacts
 from videoannotator.jobs import JobStatus
 from videoannotator.store import keeping
@@ -268,20 +266,6 @@ def test_a_text_across_two_blocks_is_found(tmp_path: Path) -> None:
 
     assert keeping.remains(tmp_path, ["needle"])
     assert not keeping.remains(tmp_path, ["noodle"])
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Any]:
-    begun: list[Process] = []
-
-    def begin(**settings: Any) -> Process:
-        declared = declare(tmp_path / "pipelines", "behaves")
-        begun.append(Process(tmp_path, api_key=ADMIN, pipeline_dirs=str(declared), **settings))
-        return begun[-1]
-
-    yield begin
-    for process in begun:
-        process.close()
 
 
 def command(folder: Path, *words: str, said: str = "") -> "subprocess.CompletedProcess[str]":

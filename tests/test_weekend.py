@@ -18,10 +18,9 @@ import httpx
 import psutil
 import pytest
 
-from tests.api.test_serving import Process
 from tests.clips import Clips
 from tests.declared import declare
-from tests.server import ADMIN
+from tests.program import ADMIN, Process
 from tests.stages import is_alive
 from videoannotator.artifacts import sha256
 from videoannotator.runner import leftovers

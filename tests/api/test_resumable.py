@@ -4,14 +4,12 @@ import asyncio
 import base64
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.api.test_serving import Process
 from tests.server import ADMIN, Served, eventually, send_raw, serving
 
 UPLOADS = "/api/v1/uploads"
@@ -273,22 +271,9 @@ async def test_a_stopping_server_keeps_what_it_got(tmp_path: Path) -> None:
         assert await offset_of(server.http, upload) == 3 * MIB
 
 
-@pytest.fixture
-def processes(tmp_path: Path) -> Iterator[Any]:
-    begun: list[Process] = []
-
-    def begin_process() -> Process:
-        begun.append(Process(tmp_path, api_key=ADMIN, min_free_bytes="0"))
-        return begun[-1]
-
-    yield begin_process
-    for process in begun:
-        process.close()
-
-
-async def test_after_kill_9_the_offset_is_the_truth(processes: Any) -> None:
+async def test_after_kill_9_the_offset_is_the_truth(start: Any) -> None:
     """Acknowledged bytes are there, and the tail that nobody acknowledged does not stay in the file."""
-    first, content = processes(), os.urandom(6 * MIB)
+    first, content = start(min_free_bytes="0"), os.urandom(6 * MIB)
     url = first.ready()
     async with httpx.AsyncClient(base_url=url, headers={"x-api-key": ADMIN}, trust_env=False) as http:
         upload = await begin(http, len(content))
@@ -304,7 +289,9 @@ async def test_after_kill_9_the_offset_is_the_truth(processes: Any) -> None:
     first.ends()
     writer.close()
 
-    async with httpx.AsyncClient(base_url=processes().ready(), headers={"x-api-key": ADMIN}, trust_env=False) as http:
+    async with httpx.AsyncClient(
+        base_url=start(min_free_bytes="0").ready(), headers={"x-api-key": ADMIN}, trust_env=False
+    ) as http:
         at = await offset_of(http, upload)
         rest = await add(http, upload, at, content[at:])
 

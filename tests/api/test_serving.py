@@ -3,11 +3,8 @@
 import json
 import os
 import re
-import select
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,72 +16,17 @@ import psutil
 import pytest
 
 from tests.declared import declare
-from tests.server import ADMIN, LONG
+from tests.program import ADMIN, programs, submit, wait_for
+from tests.server import LONG
 
 MODEL_LIBRARIES = {"torch", "numpy", "cv2", "onnxruntime", "av", "mediapipe", "scenedetect", "faster_whisper", "rich"}
 
 
-class Process:
-    """A server process; its standard output by line, its log in a file."""
-
-    def __init__(self, folder: Path, *, port: int = 0, more: dict[str, str] | None = None, **settings: str) -> None:
-        self.storage = folder / "storage"
-        self.log = folder / "log"
-        names = {f"VIDEOANNOTATOR_{name.upper()}": value for name, value in settings.items()}
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "videoannotator",
-                    "serve",
-                    "--port",
-                    str(port),
-                    "--storage-dir",
-                    str(self.storage),
-                ],
-                stdout=subprocess.PIPE,
-                bufsize=0,
-                stderr=log,
-                cwd=folder,
-                env=_clean_environment() | names | (more or {}),
-            )
-        self.lines: list[str] = []
-
-    def ready(self) -> str:
-        """Its address, once it says that it is ready."""
-        assert self.process.stdout is not None
-        while True:
-            assert select.select([self.process.stdout], [], [], 30)[0], "silence for 30 s"
-            line = self.process.stdout.readline().decode("ascii")
-            assert line, self.log.read_text()
-            self.lines.append(line)
-            if found := re.search(r"http://\S+", line):
-                return found.group()
-
-    def ends(self, limit_seconds: float = 10) -> int:
-        return self.process.wait(limit_seconds)
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait(5)
-        if self.process.stdout is not None:
-            self.process.stdout.close()
-
-
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Any]:
-    """Starts server processes, and ends them after the test."""
-    begun: list[Process] = []
-
-    def begin(**settings: Any) -> Process:
-        begun.append(Process(tmp_path, **settings))
-        return begun[-1]
-
-    yield begin
-    for process in begun:
-        process.close()
+    """`start(port=0)`: the program with its settings as they come."""
+    with programs(tmp_path) as start:
+        yield start
 
 
 def test_the_first_start_prints_one_key_that_works_and_the_second_prints_none(start: Any) -> None:
@@ -222,26 +164,3 @@ def test_without_authentication_it_warns_at_the_start(start: Any) -> None:
 
     assert "AUTHENTICATION IS OFF" in server.log.read_text()
     assert "va_" not in "".join(server.lines)
-
-
-def submit(client: httpx.Client, clip: Path, config: dict[str, Any], headers: dict[str, str] | None = None) -> str:
-    with clip.open("rb") as video:
-        answer = client.post(
-            "/api/v1/jobs",
-            files={"video": (clip.name, video, "video/mp4")},
-            data={"selected_pipelines": "behaves", "config": json.dumps(config)},
-            headers=headers,
-        )
-    job_id: str = answer.raise_for_status().json()["id"]
-    return job_id
-
-
-def wait_for(true: Any) -> None:
-    until = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < until, "not so after 30 s"
-        time.sleep(0.02)
-
-
-def _clean_environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("VIDEOANNOTATOR_")}

@@ -3,7 +3,6 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +10,9 @@ import httpx
 import psutil
 import pytest
 
-from tests.api.test_serving import Process, submit, wait_for
-from tests.declared import declare
-from tests.server import ADMIN, LONG
+from tests.program import ADMIN, Process, submit, wait_for
+from tests.server import LONG
 from tests.stages import is_alive
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Any]:
-    begun: list[Process] = []
-
-    def begin(**settings: Any) -> Process:
-        declared = declare(tmp_path / "pipelines", "behaves")
-        begun.append(Process(tmp_path, api_key=ADMIN, pipeline_dirs=str(declared), **settings))
-        return begun[-1]
-
-    yield begin
-    for process in begun:
-        process.close()
 
 
 def client_of(server: Process) -> httpx.Client:

@@ -16,10 +16,10 @@ from typing import Any
 import httpx
 
 from tests.declared import declare
+from tests.program import ADMIN
 from tests.stages import is_alive
 from videoannotator.store.trouble import DATABASE
 
-KEY = "va_the_admin_key_of_the_tests_0123456789"
 FINAL = ("completed", "failed", "cancelled")
 LIMIT_SECONDS = 60.0
 FILES = {"behaves": 1, "counts_in_chunks": 1, "fails_twice": 1, "scene_detection": 2}
@@ -37,7 +37,7 @@ class House:
         """Job to the pipelines that were asked of it."""
 
     def life(self, fault: str = "", **settings: str) -> "Life":
-        names = self._settings | {"api_key": KEY, "pipeline_dirs": str(self.pipelines)} | settings
+        names = self._settings | {"api_key": ADMIN, "pipeline_dirs": str(self.pipelines)} | settings
         environ = {f"VIDEOANNOTATOR_{name.upper()}": value for name, value in names.items()}
         return Life(self, environ | {"VIDEOANNOTATOR_FAULT": fault})
 
@@ -99,7 +99,7 @@ class Life:
 
     def __enter__(self) -> "Life":
         self.url = self._find_url()
-        self.http = httpx.Client(base_url=self.url, headers={"x-api-key": KEY}, timeout=20, trust_env=False)
+        self.http = httpx.Client(base_url=self.url, headers={"x-api-key": ADMIN}, timeout=20, trust_env=False)
         return self
 
     def __exit__(self, *_: object) -> None:

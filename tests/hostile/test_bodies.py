@@ -10,7 +10,7 @@ import re
 import resource
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from tests.api.test_serving import Process
+from tests.program import Process
 from tests.server import ADMIN, Served, answer_to, eventually, send_raw
 
 MIB = 1024**2
@@ -433,17 +433,14 @@ async def test_a_huge_path_or_query_is_refused(shared: Served) -> None:
 
 
 @pytest.fixture
-def full_disk(tmp_path: Path) -> Iterator[tuple[Process, str]]:
+def full_disk(start: Callable[..., Process]) -> tuple[Process, str]:
     """A server that can write no file longer than 4 MiB: what a quota, or the end of a disk, looks like."""
     if sys.platform != "linux":
         pytest.skip("limits of another process can be set on Linux only")
-    process = Process(tmp_path, api_key=ADMIN, min_free_bytes="0")
-    try:
-        url = process.ready()
-        resource.prlimit(process.process.pid, resource.RLIMIT_FSIZE, (4 * MIB, 4 * MIB))
-        yield process, url
-    finally:
-        process.close()
+    process = start(min_free_bytes="0")
+    url = process.ready()
+    resource.prlimit(process.process.pid, resource.RLIMIT_FSIZE, (4 * MIB, 4 * MIB))
+    return process, url
 
 
 async def test_a_disk_that_is_full_in_the_middle_is_said_and_left_as_it_was(full_disk: tuple[Process, str]) -> None:
