@@ -18,6 +18,9 @@ from videoannotator.formats.captions import read_srt, read_webvtt
 from videoannotator.formats.table import read_table
 from videoannotator.formats.words import read_words
 from videoannotator.media.probe import probe
+from videoannotator.media.sound import sound
+from videoannotator.pipelines.silero import RATE, WINDOW
+from videoannotator.pipelines.speech_faster_whisper import PIECE, pieces_of
 from videoannotator.pipelines.speech_recognition import Heard, Hearing, Parameters, believed
 
 CREDULOUS = {"model": "tiny", "min_log_probability": -20.0, "max_compression": 1000.0, "beam_size": 1}
@@ -79,6 +82,48 @@ def test_a_late_sound_track_is_heard_where_it_is_played(heard: Ran, spoken: Path
     assert late[0].onset - early[0].onset == pytest.approx(0.7, abs=0.05)
 
 
+def test_a_piece_is_heard_as_the_library_hears_it(heard: Ran, spoken: Path) -> None:
+    """Same VAD, same words, same times: only who cuts the sound into pieces is ours."""
+    from faster_whisper import WhisperModel
+
+    recording = sound(spoken, probe(spoken))
+    model = WhisperModel(str(CATALOGUE.supplies.shelf.path("faster-whisper-tiny")), compute_type="int8")
+    segments, _ = model.transcribe(
+        recording.samples, language="en", beam_size=1, temperature=[0.0], word_timestamps=True, vad_filter=True,
+        vad_parameters={"min_silence_duration_ms": 500, "speech_pad_ms": 200}, condition_on_previous_text=False,
+        compression_ratio_threshold=1000.0, log_prob_threshold=-20.0,
+    )  # fmt: skip
+    theirs = [(w.word.strip(), w.start, w.end) for s in segments for w in s.words or () if w.word.strip()]
+
+    transcript = read_words(heard.folder / "speech_words.json")
+
+    ours = [(w.text, w.onset, w.end) for u in transcript.utterances for w in u.words]
+    left_out = [word for one in transcript.left_out for word in one.text.split()]
+    assert ours
+    assert len(ours) + len(left_out) == len(theirs)
+    for word in ours:
+        assert any(word[0] == one[0] and word[1:] == pytest.approx(one[1:], abs=1e-6) for one in theirs), word
+
+
+def test_a_long_recording_is_heard_in_pieces_that_end_in_a_pause() -> None:
+    """Memory must not grow with a recording, nor a word be cut in two; who never pauses is cut where it is likeliest."""
+    minute = 60 * RATE
+    probabilities = [0.9] * (20 * minute // WINDOW)
+    probabilities[(11 * minute + 40 * RATE) // WINDOW] = 0.1
+    chat = [(n * 10 * RATE, n * 10 * RATE + 8 * RATE) for n in range(60)]
+    monologue = (11 * minute, 12 * minute + 20 * RATE)
+
+    pieces = list(pieces_of([*chat, monologue], probabilities))
+
+    parts = [part for piece in pieces for part in piece]
+    assert parts[:60] == chat
+    assert parts[60][0] == monologue[0]
+    assert parts[60][1] == parts[61][0] == (11 * minute + 40 * RATE) // WINDOW * WINDOW
+    assert parts[-1][1] == monologue[1]
+    assert max(sum(end - start for start, end in piece) for piece in pieces) <= 2 * PIECE
+    assert all(sum(end - start for start, end in piece) <= PIECE for piece in pieces[:20])
+
+
 def test_what_is_improbable_is_left_out_with_the_reason(spoken: Path, tmp_path: Path) -> None:
     """All that a random model says is."""
     ran = run("speech_recognition", spoken, tmp_path / "out", {"model": "tiny", "language": "en", "beam_size": 1})
@@ -90,11 +135,11 @@ def test_what_is_improbable_is_left_out_with_the_reason(spoken: Path, tmp_path: 
     assert any("not believed" in warning for warning in ran.result.warnings)
 
 
-@pytest.mark.parametrize("sound", ["anullsrc=r=16000:cl=mono:d=4", "anoisesrc=d=4:a=0.02:c=pink:seed=1"])
-def test_silence_and_noise_give_no_invented_words(sound: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("noise", ["anullsrc=r=16000:cl=mono:d=4", "anoisesrc=d=4:a=0.02:c=pink:seed=1"])
+def test_silence_and_noise_give_no_invented_words(noise: str, tmp_path: Path) -> None:
     """Whisper is known for its thanks for watching. Even believing everything, nobody is asked where no voice is."""
     clip = tmp_path / "quiet.mp4"
-    ffmpeg("-f", "lavfi", "-i", "color=gray:s=160x120:r=10:d=4", "-f", "lavfi", "-i", sound,
+    ffmpeg("-f", "lavfi", "-i", "color=gray:s=160x120:r=10:d=4", "-f", "lavfi", "-i", noise,
            "-c:v", "libx264", "-c:a", "aac", "-shortest", clip)  # fmt: skip
 
     ran = run("speech_recognition", clip, tmp_path / "out", CREDULOUS)

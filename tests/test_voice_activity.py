@@ -14,8 +14,21 @@ from videoannotator.formats.table import read_table
 from videoannotator.formats.uem import read_uem
 from videoannotator.media.probe import probe
 from videoannotator.media.sound import sound
-from videoannotator.pipelines import voice_activity
-from videoannotator.pipelines.voice_activity import Parameters, turns_from
+from videoannotator.pipelines.silero import Network, turns_from
+from videoannotator.pipelines.voice_activity import Parameters
+
+
+class Held(msgspec.Struct):
+    """A recording in memory."""
+
+    samples: Any
+
+    @property
+    def length(self) -> int:
+        return len(self.samples)
+
+    def read(self, start: int, stop: int) -> Any:
+        return self.samples[start:stop]
 
 
 def heard(clip: Path) -> Any:
@@ -86,23 +99,25 @@ def test_turns_are_those_of_the_library(clips: Clips) -> None:
     samples = heard(clips.path("speech.mp4"))
     options = VadOptions(threshold=0.5, min_speech_duration_ms=150, min_silence_duration_ms=250, speech_pad_ms=30)
     parameters = msgspec.convert(CATALOGUE.get("voice_activity").defaults, Parameters)
-    probabilities = [p for block in voice_activity._Network().listen(samples) for p in block.probabilities]
+    probabilities = [p for block in Network(1).listen(Held(samples)) for p in block.probabilities]
 
-    ours = turns_from(probabilities, len(samples), parameters)
+    ours = turns_from(probabilities, len(samples), parameters.rule)
 
     theirs = get_speech_timestamps(samples.copy(), options)
     assert [(start, end) for start, end, _ in ours] == [(t["start"], t["end"]) for t in theirs]
 
 
 def test_a_long_recording_is_heard_in_blocks_without_a_seam(clips: Clips) -> None:
-    """The network remembers; forgetting at a block's end would lose or make turns there."""
+    """The network remembers; forgetting at a block's end would lose or make turns there. Threads change no bit."""
     import numpy
     from faster_whisper.vad import get_vad_model
 
     samples = numpy.tile(heard(clips.path("speech.mp4")), 15)
-    blocks = list(voice_activity._Network().listen(samples))
+    blocks = list(Network(1).listen(Held(samples)))
+    in_threads = list(Network(3).listen(Held(samples)))
     whole = numpy.pad(samples, (0, 512 - len(samples) % 512))
 
     assert len(blocks) == 3
+    assert in_threads == blocks
     ours = numpy.concatenate([numpy.array(block.probabilities) for block in blocks])
     assert numpy.allclose(ours[:-1], get_vad_model()(whole).reshape(-1)[:-1], atol=1e-5)

@@ -1,7 +1,16 @@
-"""The sound of a video as one row of numbers, aligned with its pictures."""
+"""
+The sound of a video as one row of numbers, aligned with its pictures: on disk, or all of it in memory.
 
+    with recorded(path, video) as recording:
+        minute = recording.read(0, 60 * SAMPLE_RATE)
+"""
+
+import errno
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 import av
 import av.audio.fifo
@@ -20,6 +29,8 @@ from videoannotator.media.reading import packets_of
 from videoannotator.media.timeline import origin, sound_track
 
 SAMPLE_RATE = 16_000
+
+_SAMPLE_BYTES = 4
 
 _TOLERANCE_SECONDS = 0.04
 """Timestamps may disagree with the number of samples by this much (rounding to ms, say) before they are obeyed."""
@@ -40,19 +51,48 @@ class Sound(msgspec.Struct):
     """Counts the blocks that the decoder gives (of an AAC track 1024 samples each)."""
 
 
-def sound(path: Path, video: Video) -> Sound:
+class Recording:
+    """The same in a scratch file of 230 MB an hour, so that the length of a video takes no memory."""
+
+    def __init__(self, tape: "_Tape", ledger: Ledger) -> None:
+        self._tape = tape
+        self.length = tape.length
+        """Samples."""
+
+        self.start_seconds = tape.start_seconds
+        self.ledger = ledger
+
+    def read(self, start: int, stop: int) -> NDArray[numpy.float32]:
+        """Samples from `start` to before `stop`, or to the end. Raises OSError."""
+        return self._tape.read(start, min(stop, self.length))
+
+    def blocks(self, length: int) -> Iterator[NDArray[numpy.float32]]:
+        """All samples, so many at a time; the last ones may be fewer."""
+        return (self.read(start, start + length) for start in range(0, self.length, length))
+
+
+@contextmanager
+def recorded(path: Path, video: Video) -> Iterator[Recording]:
     """
     The sound track, decoded and resampled without any outside program.
 
-    Encoder delay and edit lists are taken off, gaps filled, what lies before zero cut off. Held once in memory: 230 MB
-    an hour. Raises UnreadableVideo where the file is no longer what was probed, StageFailed (NO_SOUND) where it has no
-    sound or none of it can be decoded.
+    Encoder delay and edit lists are taken off, gaps filled, what lies before zero cut off. Raises UnreadableVideo where
+    the file is no longer what was probed, StageFailed (NO_SOUND) where it has no sound or none of it can be decoded,
+    OSError where the scratch folder is full.
     """
-    with opened(path, video.filename) as container:
-        track = sound_track(container)
-        if track is None or track.codec_context is None:
-            raise StageFailed(f"{video.filename} has no sound track.", code="NO_SOUND")
-        return _Listening(container, track, video).sound()
+    with _Tape(video.duration_seconds) as tape:
+        with opened(path, video.filename) as container:
+            track = sound_track(container)
+            if track is None or track.codec_context is None:
+                raise StageFailed(f"{video.filename} has no sound track.", code="NO_SOUND")
+            ledger = _Listening(container, track, tape, video.filename).ledger()
+        yield Recording(tape, ledger)
+
+
+def sound(path: Path, video: Video) -> Sound:
+    """All of it at once, as `recorded` says; 230 MB an hour."""
+    with recorded(path, video) as recording:
+        return Sound(recording.read(0, recording.length), recording.start_seconds, recording.ledger)
 
 
 def decoded_blocks(
@@ -73,15 +113,18 @@ def decoded_blocks(
 class _Listening:
     """One pass over a sound track."""
 
-    def __init__(self, container: av.container.InputContainer, track: av.AudioStream, video: Video) -> None:
+    def __init__(
+        self, container: av.container.InputContainer, track: av.AudioStream, tape: "_Tape", filename: str
+    ) -> None:
         self._container, self._track = container, track
-        self._filename = video.filename
+        self._filename = filename
         self._zero = origin(container)
-        self._tape = _Tape(video.duration_seconds)
+        self._tape = tape
         self._segment: _Segment | None = None
         self._blocks = self._failed = 0
 
-    def sound(self) -> Sound:
+    def ledger(self) -> Ledger:
+        """After all of it is on the tape."""
         for frame in decoded_blocks(self._container, self._track, self._note_failure):
             self._blocks += 1
             self._record(frame)
@@ -90,14 +133,13 @@ class _Listening:
             raise StageFailed(
                 f"No sound of {self._filename} can be decoded.", hint="Copy the file again.", code="NO_SOUND"
             )
-        ledger = Ledger(
+        return Ledger(
             expected=None,
             decoded=self._blocks,
             failed=self._failed + self._missing_at_the_end(),
             processed=self._blocks,
             skipped=0,
         )
-        return Sound(self._tape.samples, self._tape.start_seconds, ledger)
 
     def _note_failure(self) -> None:
         self._failed += 1
@@ -172,17 +214,20 @@ def _format_of(frame: av.audio.frame.AudioFrame) -> tuple[str, str, int]:
 
 
 class _Tape:
-    """Samples from the first one on; grows in place, is read once."""
+    """Samples from the first one on, in a file that is gone when it is closed. What is not written is silence."""
 
     def __init__(self, expected_seconds: float) -> None:
-        self._room = numpy.zeros(round((expected_seconds + 1) * SAMPLE_RATE), dtype=numpy.float32)
-        self._longest = len(self._room)
+        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  (closed in __exit__)
+        self._longest = round((expected_seconds + 1) * SAMPLE_RATE)
         self._start: int | None = None
-        self._head = self._end = 0
+        self._head = 0
+        self.length = 0
 
-    @property
-    def samples(self) -> NDArray[numpy.float32]:
-        return self._room[: self._end]
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
     @property
     def start_seconds(self) -> float:
@@ -190,7 +235,7 @@ class _Tape:
 
     @property
     def end_seconds(self) -> float:
-        return self.start_seconds + self._end / SAMPLE_RATE
+        return self.start_seconds + self.length / SAMPLE_RATE
 
     def wind_to(self, seconds: float) -> None:
         """The next sample belongs here. A leap far beyond the file's own end is a broken timestamp: go on instead."""
@@ -208,9 +253,22 @@ class _Tape:
             block = block[before:]
         if not len(block):
             return
-        end = self._head + len(block)
-        if end > len(self._room):
-            self._room = numpy.concatenate([self._room, numpy.zeros(max(end // 8, len(block)), dtype=numpy.float32)])
-        self._room[self._head : end] = block
-        self._head = end
-        self._end = max(self._end, end)
+        self._file.seek(self._head * _SAMPLE_BYTES)
+        content = numpy.ascontiguousarray(block).data.cast("B")
+        while content:
+            content = content[self._file.write(content) :]
+        self._head += len(block)
+        self.length = max(self.length, self._head)
+
+    def read(self, start: int, stop: int) -> NDArray[numpy.float32]:
+        samples = numpy.empty(max(0, stop - start), numpy.float32)
+        if not len(samples):
+            return samples
+        self._file.seek(start * _SAMPLE_BYTES)
+        room = samples.data.cast("B")
+        while room:
+            read = self._file.readinto(room)
+            if not read:
+                raise OSError(errno.EIO, "the scratch file of the sound is shorter than what was written to it")
+            room = room[read:]
+        return samples

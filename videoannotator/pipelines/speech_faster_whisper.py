@@ -1,47 +1,87 @@
-"""Whisper by faster-whisper: CTranslate2, no torch. The stretches of voice are silero's, from inside the package."""
+"""
+Whisper by faster-whisper: CTranslate2, no torch. The stretches of voice are silero's, from inside the package.
+
+Only voice is listened to, in pieces of up to half a minute that begin and end in a pause: the memory does not grow with
+the recording, and no word is cut in two by the window that Whisper hears at once. Within a piece all is as the library
+does it with its own VAD filter.
+"""
 
 import ctypes
-import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from videoannotator.annotations import Utterance, Word
 from videoannotator.errors import StageFailed
-from videoannotator.jobs import ModelFiles, ModelUsed
+from videoannotator.jobs import ModelFiles
+from videoannotator.media.sound import Recording
 from videoannotator.pipelines.contract import Stage
+from videoannotator.pipelines.silero import WINDOW, Network, Rule, turns_from
 from videoannotator.pipelines.speech_recognition import RATE, Heard, Hearing, Parameters
 
 LIBRARIES = ("faster-whisper", "ctranslate2", "onnxruntime", "tokenizers", "av", "numpy")
 FALLBACK = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 SEED = 0
 
+PAUSE_MS = 500
+"""Shorter than faster-whisper's own: a pause of two seconds is no voice, and Whisper fills it with words."""
 
-def hear(stage: Stage, parameters: Parameters, samples: Any) -> Hearing:
-    from faster_whisper.vad import VadOptions, get_speech_timestamps
+PADDING_MS = 200
 
+PIECE = 30 * RATE
+"""Samples that Whisper hears at once."""
+
+Stretch = tuple[int, int]
+"""With voice: its first sample, and the one after its last."""
+
+
+def hear(stage: Stage, parameters: Parameters, recording: Recording) -> Hearing:
     stage.report.progress(0.0)
-    # Shorter than faster-whisper's own: a pause of two seconds is no voice, and Whisper fills it with words.
-    options = VadOptions(threshold=parameters.voice_threshold, min_silence_duration_ms=500, speech_pad_ms=200)
-    stretches = get_speech_timestamps(samples, options)
-    voice = tuple((stretch["start"] / RATE, stretch["end"] / RATE) for stretch in stretches)
-    if not voice:
-        return Hearing(libraries=LIBRARIES, models=(_silero(),), warnings=("There is no voice in it.",))
+    network = Network(stage.threads)
+    rule = Rule(threshold=parameters.voice_threshold, min_speech_ms=0, min_silence_ms=PAUSE_MS, padding_ms=PADDING_MS)
+    probabilities = [p for judged in network.listen(recording) for p in judged.probabilities]
+    stretches = [(start, end) for start, end, _ in turns_from(probabilities, recording.length, rule)]
+    if not stretches:
+        return Hearing(libraries=LIBRARIES, models=(network.model,), warnings=("There is no voice in it.",))
     device, arithmetic, warnings = choose(parameters.device, parameters.compute_type)
     model = load(stage, parameters, device, arithmetic)
-    heard, info = _listen(model, parameters, samples, options, stage)
+    heard, info = _listen(model, parameters, recording, pieces_of(stretches, probabilities), stage)
     found = parameters.language == "auto"
     return Hearing(
         heard=heard,
-        voice=voice,
+        voice=tuple((start / RATE, end / RATE) for start, end in stretches),
         language=info.language,
         language_probability=info.language_probability if found else None,
         libraries=LIBRARIES,
-        models=(*(files.used for files in stage.models), _silero()),
+        models=(*(files.used for files in stage.models), network.model),
         device=device,
         warnings=(*warnings, *_doubtful_language(info, found=found)),
     )
+
+
+def pieces_of(stretches: Iterable[Stretch], probabilities: Sequence[float]) -> Iterator[list[Stretch]]:
+    """
+    All stretches, in order, packed into pieces of at most PIECE samples. One that is longer is a piece of its own; one
+    of more than twice that is cut where a voice is least probable.
+    """
+    piece: list[Stretch] = []
+    for start, end in (part for stretch in stretches for part in _parts(stretch, probabilities)):
+        if piece and sum(b - a for a, b in piece) + end - start > PIECE:
+            yield piece
+            piece = []
+        piece.append((start, end))
+    if piece:
+        yield piece
+
+
+def _parts(stretch: Stretch, probabilities: Sequence[float]) -> Iterator[Stretch]:
+    start, end = stretch
+    while end - start > 2 * PIECE:
+        first = (start + PIECE) // WINDOW
+        cut = min(range(first, (start + 2 * PIECE) // WINDOW), key=lambda window: probabilities[window]) * WINDOW
+        yield start, cut
+        start = cut
+    yield start, end
 
 
 def load(stage: Stage, parameters: Parameters, device: str, arithmetic: str) -> Any:
@@ -70,13 +110,6 @@ def _loaded(files: ModelFiles, device: str, arithmetic: str, threads: int) -> An
     return WhisperModel(files.path, device=device, compute_type=arithmetic, cpu_threads=threads, local_files_only=True)
 
 
-def _silero() -> ModelUsed:
-    from faster_whisper.utils import get_assets_path
-
-    file = Path(get_assets_path()) / "silero_vad_v6.onnx"
-    return ModelUsed("silero_vad_v6", hashlib.sha256(file.read_bytes()).hexdigest(), "MIT")
-
-
 def choose(device: str, arithmetic: str) -> tuple[str, str, tuple[str, ...]]:
     """Device and arithmetic that will be used, and what there is to say about the choice."""
     if device == "auto":
@@ -103,11 +136,32 @@ def _has_cuda() -> bool:
 
 
 def _listen(
-    model: Any, parameters: Parameters, samples: Any, options: Any, stage: Stage
+    model: Any, parameters: Parameters, recording: Recording, pieces: Iterable[list[Stretch]], stage: Stage
 ) -> tuple[tuple[Heard, ...], Any]:
+    """What is said in all pieces, and what the first of them tells of the language, which holds for all."""
+    heard: list[Heard] = []
+    first: Any = None
+    for piece in pieces:
+        language = first.language if first else None if parameters.language == "auto" else parameters.language
+        segments, info = _transcribed(model, parameters, recording, piece, language)
+        first = first or info
+        for segment in segments:
+            heard.append(Heard(_utterance(segment), segment.compression_ratio))
+            stage.report.progress(segment.end)
+        stage.report.progress(piece[-1][1] / RATE)
+    return tuple(heard), first
+
+
+def _transcribed(
+    model: Any, parameters: Parameters, recording: Recording, piece: list[Stretch], language: str | None
+) -> tuple[Iterable[Any], Any]:
+    """Segments, with times of the recording, and what is known of the language."""
+    import numpy
+    from faster_whisper.transcribe import restore_speech_timestamps
+
     segments, info = model.transcribe(
-        samples,
-        language=None if parameters.language == "auto" else parameters.language,
+        numpy.concatenate([recording.read(start, end) for start, end in piece]),
+        language=language,
         beam_size=parameters.beam_size,
         temperature=[0.0] if parameters.deterministic else list(FALLBACK),
         compression_ratio_threshold=parameters.max_compression,
@@ -115,14 +169,8 @@ def _listen(
         # What was said before makes Whisper repeat it.
         condition_on_previous_text=False,
         word_timestamps=True,
-        vad_filter=True,
-        vad_parameters=options,
     )
-    heard = []
-    for segment in segments:
-        heard.append(Heard(_utterance(segment), segment.compression_ratio))
-        stage.report.progress(segment.end)
-    return tuple(heard), info
+    return restore_speech_timestamps(segments, [{"start": start, "end": end} for start, end in piece], RATE), info
 
 
 def _utterance(segment: Any) -> Utterance:

@@ -16,7 +16,7 @@ from videoannotator.errors import StageFailed
 from videoannotator.formats.captions import write_srt, write_text, write_webvtt
 from videoannotator.formats.words import Transcript, write_word_table, write_words
 from videoannotator.jobs import Interval, Ledger, ModelUsed, Output
-from videoannotator.media.sound import Sound, sound
+from videoannotator.media.sound import Recording, recorded
 from videoannotator.pipelines.contract import Result, Stage
 
 RATE = 16_000
@@ -64,19 +64,20 @@ class Hearing(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
-Engine = Callable[[Stage, Parameters, Any], Hearing]
-"""Takes the samples, 16 kHz mono float32, and reports progress on the file's timeline through the stage."""
+Engine = Callable[[Stage, Parameters, Recording], Hearing]
+"""Reports progress on the file's timeline through the stage."""
 
 
 def run(stage: Stage) -> Result:
     parameters = stage.parameters(Parameters)
     if not stage.video.has_audio:
         return _without_sound(stage, parameters)
-    track = sound(stage.video_path, stage.video)
-    _check(track.ledger, stage)
-    hearing = _engine(parameters.engine)(_from(stage, track), parameters, track.samples)
+    with recorded(stage.video_path, stage.video) as recording:
+        _check(recording.ledger, stage)
+        hearing = _engine(parameters.engine)(_from(stage, recording), parameters, recording)
+        shift, ledger = recording.start_seconds, recording.ledger
     utterances, left_out = believed(hearing, parameters)
-    shift, end = track.start_seconds, stage.video.duration_seconds
+    end = stage.video.duration_seconds
     transcript = Transcript(
         tuple(_placed(utterance, shift, end) for utterance in utterances),
         tuple(msgspec.structs.replace(one, onset=one.onset + shift) for one in left_out),
@@ -90,7 +91,7 @@ def run(stage: Stage) -> Result:
         outputs=outputs,
         engine=parameters.engine,
         libraries=hearing.libraries,
-        ledger=track.ledger,
+        ledger=ledger,
         intervals=tuple(Interval("utterance", u.onset, u.duration, u.text[:200]) for u in transcript.utterances),
         models=hearing.models,
         warnings=(*hearing.warnings, *_counted(left_out)),
@@ -157,9 +158,9 @@ def _engine(name: str) -> Engine:
     return speech_faster_whisper.hear
 
 
-def _from(stage: Stage, track: Sound) -> Stage:
+def _from(stage: Stage, recording: Recording) -> Stage:
     """The stage as the engine sees it: progress counts from the sound's first sample."""
-    return msgspec.structs.replace(stage, report=_Shifted(stage, track.start_seconds))
+    return msgspec.structs.replace(stage, report=_Shifted(stage, recording.start_seconds))
 
 
 class _Shifted:

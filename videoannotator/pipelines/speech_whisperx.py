@@ -14,6 +14,7 @@ from typing import Any
 from videoannotator.annotations import Utterance, Word
 from videoannotator.errors import StageFailed
 from videoannotator.jobs import ModelUsed
+from videoannotator.media.sound import Recording
 from videoannotator.pipelines.contract import Stage
 from videoannotator.pipelines.speech_faster_whisper import choose
 from videoannotator.pipelines.speech_recognition import RATE, Heard, Hearing, Parameters
@@ -29,10 +30,11 @@ _HEARING_SHARE = 0.7
 _ABBREVIATIONS = ("dr", "mr", "mrs", "ms", "prof", "st", "vs", "e.g", "i.e", "z.b", "bzw", "ca", "usw", "etc")
 
 
-def hear(stage: Stage, parameters: Parameters, samples: Any) -> Hearing:
+def hear(stage: Stage, parameters: Parameters, recording: Recording) -> Hearing:
     import torch
 
     stage.report.progress(0.0)
+    samples = recording.read(0, recording.length)
     torch.manual_seed(0)
     torch.set_num_threads(stage.threads)
     device, arithmetic, warnings = choose(parameters.device, parameters.compute_type)

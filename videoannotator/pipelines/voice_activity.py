@@ -1,14 +1,6 @@
-"""
-Voice activity, by the silero network that comes inside faster-whisper (ONNX, no torch).
+"""Voice activity: the turns that silero's network finds (silero.py), on the video's timeline."""
 
-The network gives a probability for every 32 ms. It runs here in blocks with its state carried over, so that long
-recordings report progress and need little memory; turns are then cut from the probabilities by silero's own rule.
-"""
-
-import hashlib
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from importlib.util import find_spec
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +11,15 @@ from videoannotator.errors import StageFailed
 from videoannotator.formats.rttm import write_rttm
 from videoannotator.formats.table import write_turn_table
 from videoannotator.formats.uem import write_uem
-from videoannotator.jobs import Interval, Ledger, ModelUsed, Output
-from videoannotator.media.sound import sound
+from videoannotator.jobs import Interval, Ledger, Output
+from videoannotator.media.sound import Recording, recorded
+from videoannotator.pipelines import silero
 from videoannotator.pipelines.contract import Result, Stage
-
-RATE = 16_000
-WINDOW = 512
-"""Samples the network judges at once: 32 ms."""
-
-CONTEXT = 64
-"""Samples before the window that it sees too."""
-
-BLOCK_WINDOWS = 1_875
-"""One minute."""
+from videoannotator.pipelines.silero import BLOCK_WINDOWS, RATE, WINDOW, Judged, Rule, turns_from
 
 PEAK = 0.9
 MAX_GAIN = 100.0
 """A recording without anything in it is not made loud: 40 dB at most."""
-
-HYSTERESIS = 0.15
-"""A turn goes on until the probability is that far below the threshold. Source: silero-vad."""
 
 
 class Parameters(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,51 +30,58 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
     padding_ms: int
     normalize: bool
 
+    @property
+    def rule(self) -> Rule:
+        return Rule(
+            threshold=self.threshold,
+            min_speech_ms=self.min_speech_ms,
+            min_silence_ms=self.min_silence_ms,
+            padding_ms=self.padding_ms,
+        )
 
-class Chunk(msgspec.Struct, frozen=True):
-    """What the network said of a minute, and its state afterwards: float32, as they lie in memory."""
 
-    probabilities: list[float]
-    hidden: bytes
-    cell: bytes
-
-
-_CHUNK = msgspec.msgpack.Decoder(Chunk)
+_JUDGED = msgspec.msgpack.Decoder(Judged)
 
 
 def prepare() -> None:
-    import onnxruntime  # noqa: F401
+    silero.load()
 
 
 def run(stage: Stage) -> Result:
     parameters = stage.parameters(Parameters)
-    track = sound(stage.video_path, stage.video)
-    _check(track.ledger, stage)
-    samples = _loud(track.samples) if parameters.normalize else track.samples
-    network = _Network(stage.threads)
-    chunks = stage.chunks()
-    probabilities: list[float] = [p for chunk in chunks for p in _CHUNK.decode(chunk).probabilities]
-    for chunk in network.listen(samples, _CHUNK.decode(chunks[-1]) if chunks.earlier else None, len(probabilities)):
-        probabilities += chunk.probabilities
-        chunks.keep(msgspec.msgpack.encode(chunk))
-        done = track.start_seconds + len(probabilities) * WINDOW / RATE
-        stage.report.progress(min(done, stage.video.duration_seconds))
+    with recorded(stage.video_path, stage.video) as recording:
+        _check(recording.ledger, stage)
+        network = silero.Network(stage.threads)
+        probabilities = _probabilities(stage, network, recording, parameters)
+        start, length, ledger = recording.start_seconds, recording.length, recording.ledger
     turns = tuple(
-        Turn(track.start_seconds + start / RATE, (end - start) / RATE, score=score)
-        for start, end, score in turns_from(probabilities, len(samples), parameters)
+        Turn(start + begin / RATE, (end - begin) / RATE, score=score)
+        for begin, end, score in turns_from(probabilities, length, parameters.rule)
     )
-    end = track.start_seconds + len(samples) / RATE
-    outputs = _write(stage, turns, (track.start_seconds, end))
+    outputs = _write(stage, turns, (start, start + length / RATE))
     stage.report.progress(stage.video.duration_seconds)
     return Result(
         annotations=len(turns),
         outputs=outputs,
         engine=parameters.engine,
         libraries=("faster-whisper", "onnxruntime", "av", "numpy"),
-        ledger=track.ledger,
+        ledger=ledger,
         intervals=tuple(Interval("voice", turn.onset, turn.duration, turn.label) for turn in turns),
         models=(network.model,),
     )
+
+
+def _probabilities(stage: Stage, network: silero.Network, recording: Recording, parameters: Parameters) -> list[float]:
+    samples = _Loud(recording) if parameters.normalize else recording
+    chunks = stage.chunks()
+    probabilities = [p for chunk in chunks for p in _JUDGED.decode(chunk).probabilities]
+    earlier = _JUDGED.decode(chunks[-1]) if chunks.earlier else None
+    for judged in network.listen(samples, earlier, len(probabilities)):
+        probabilities += judged.probabilities
+        chunks.keep(msgspec.msgpack.encode(judged))
+        done = recording.start_seconds + len(probabilities) * WINDOW / RATE
+        stage.report.progress(min(done, stage.video.duration_seconds))
+    return probabilities
 
 
 def _check(ledger: Ledger, stage: Stage) -> None:
@@ -104,64 +92,6 @@ def _check(ledger: Ledger, stage: Stage) -> None:
         hint="Copy the file again, or raise max_lost_frames.",
         code="TOO_MUCH_SOUND_LOST",
     )
-
-
-def turns_from(
-    probabilities: Sequence[float], sample_count: int, parameters: Parameters
-) -> list[tuple[int, int, float]]:
-    """
-    Turns as (first sample, sample after the last, mean probability), in order, without overlap.
-
-    Silero's rule: a turn begins at the threshold, ends where the probability stays below threshold - 0.15 for the
-    least silence, counts if longer than the least speech, and is padded; two paddings that meet share the gap. Unlike
-    with silero a turn that has fallen quiet when the sound ends does not go on to the end.
-    """
-    turns = [
-        (start, end, _mean(probabilities[start // WINDOW : -(-end // WINDOW)]))
-        for start, end in _stretches(probabilities, sample_count, parameters)
-    ]
-    return _padded(turns, sample_count, parameters.padding_ms * RATE // 1000)
-
-
-def _stretches(probabilities: Sequence[float], sample_count: int, parameters: Parameters) -> Iterator[tuple[int, int]]:
-    lower = max(parameters.threshold - HYSTERESIS, 0.01)
-    least_silence, least_speech = (ms * RATE // 1000 for ms in (parameters.min_silence_ms, parameters.min_speech_ms))
-    start: int | None = None
-    quiet_since: int | None = None
-    for number, probability in enumerate(probabilities):
-        at = number * WINDOW
-        if probability >= parameters.threshold:
-            start, quiet_since = at if start is None else start, None
-        elif start is not None and probability < lower:
-            quiet_since = at if quiet_since is None else quiet_since
-            if at - quiet_since >= least_silence:
-                if quiet_since - start > least_speech:
-                    yield start, quiet_since
-                start = quiet_since = None
-    end = sample_count if quiet_since is None else quiet_since
-    if start is not None and end - start > least_speech:
-        yield start, end
-
-
-def _padded(turns: list[tuple[int, int, float]], sample_count: int, padding: int) -> list[tuple[int, int, float]]:
-    padded = []
-    for place, (start, end, score) in enumerate(turns):
-        gap_before = start - turns[place - 1][1] if place else None
-        gap_after = turns[place + 1][0] - end if place + 1 < len(turns) else None
-        before = padding if gap_before is None or gap_before >= 2 * padding else gap_before // 2
-        after = padding if gap_after is None or gap_after >= 2 * padding else gap_after // 2
-        padded.append((max(0, start - before), min(sample_count, end + after), score))
-    return padded
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _loud(samples: Any) -> Any:
-    """With its peak at 0.9, as far as the gain allows. Digital silence stays what it is."""
-    peak = float(max(samples.max(), -samples.min())) if len(samples) else 0.0
-    return samples * samples.dtype.type(min(PEAK / peak, MAX_GAIN)) if peak > 0 else samples
 
 
 def _write(stage: Stage, turns: Sequence[Turn], heard: tuple[float, float]) -> tuple[Output, ...]:
@@ -179,55 +109,17 @@ def _write(stage: Stage, turns: Sequence[Turn], heard: tuple[float, float]) -> t
     return (Output("voice_activity.rttm", "audio_regions", "text/plain"), *outputs)
 
 
-class _Network:
-    """Silero VAD v6. The number of threads changes no bit of what it says."""
+class _Loud:
+    """A recording with its peak at 0.9, as far as the gain allows. Digital silence stays what it is."""
 
-    def __init__(self, threads: int) -> None:
-        file = _weights()
-        self._session = _session(file, threads)
-        self.model = ModelUsed("silero_vad_v6", hashlib.sha256(file.read_bytes()).hexdigest(), "MIT")
-
-    def listen(self, samples: Any, earlier: Chunk | None = None, windows_done: int = 0) -> Iterator[Chunk]:
-        """
-        Speech probabilities of all windows in order, a block at a time; the last window is filled with silence. With
-        the last chunk of an `earlier` attempt it goes on behind the windows that are done.
-        """
+    def __init__(self, recording: Recording) -> None:
         import numpy
 
-        hidden, cell = (numpy.zeros((1, 1, 128), dtype="float32") for _ in range(2))
-        before = numpy.zeros(CONTEXT, dtype="float32")
-        start = windows_done * WINDOW
-        if earlier is not None:
-            hidden, cell = (numpy.frombuffer(s, "float32").reshape(1, 1, 128) for s in (earlier.hidden, earlier.cell))
-            before = samples[start - CONTEXT : start]
-        for first in range(start, len(samples) + 1, BLOCK_WINDOWS * WINDOW):
-            block = samples[first : first + BLOCK_WINDOWS * WINDOW]
-            if len(block) < BLOCK_WINDOWS * WINDOW:
-                block = numpy.pad(block, (0, WINDOW - len(block) % WINDOW))
-            windows = block.reshape(-1, WINDOW)
-            contexts = numpy.vstack([before, windows[:-1, -CONTEXT:]])
-            before = windows[-1, -CONTEXT:]
-            feed = {"input": numpy.hstack([contexts, windows]), "h": hidden, "c": cell}
-            output, hidden, cell = self._session.run(None, feed)
-            yield Chunk(output.reshape(-1).tolist(), hidden.tobytes(), cell.tobytes())
+        self._recording = recording
+        self.length = recording.length
+        peak = max((float(max(b.max(), -b.min())) for b in recording.blocks(BLOCK_WINDOWS * WINDOW)), default=0.0)
+        self._gain = numpy.float32(min(PEAK / peak, MAX_GAIN)) if peak > 0 else None
 
-
-def _weights() -> Path:
-    """Found without importing the package: its other libraries take longer to load than a minute of sound to judge."""
-    package = find_spec("faster_whisper")
-    if package is None or package.origin is None:
-        raise StageFailed("faster-whisper is not installed.", hint="Run: uv sync", code="PIPELINE_UNAVAILABLE")
-    return Path(package.origin).parent / "assets" / "silero_vad_v6.onnx"
-
-
-@lru_cache(maxsize=1)
-def _session(file: Path, threads: int) -> Any:
-    """Once in the life of a process that stays warm."""
-    from onnxruntime import InferenceSession, SessionOptions
-
-    options = SessionOptions()
-    options.inter_op_num_threads, options.intra_op_num_threads = 1, threads
-    # Threads that spin while they wait take the core from the other stages.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.enable_cpu_mem_arena = False
-    return InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    def read(self, start: int, stop: int) -> Any:
+        samples = self._recording.read(start, stop)
+        return samples if self._gain is None else samples * self._gain

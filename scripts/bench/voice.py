@@ -1,0 +1,161 @@
+"""
+Voice activity and speech recognition by the clock: speed end to end, what a stage costs over the bare library on the
+same input, and whether memory grows with the length of a video.
+
+Speech recognition runs with a tiny random Whisper that the tests make: its speed says nothing, what lies around it
+does. Every pair is measured in turns, because the speed of a shared machine changes from minute to minute; processor
+seconds are told too.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rig import CONSOLE_COMMAND, Server, percentile, say, wait_until, workplace
+from truth_sound import speech
+
+from tests.tiny_models import shelf_of
+
+ROUNDS = 7
+WORDS = {
+    "model": "tiny", "language": "en", "beam_size": 1, "min_log_probability": -20.0, "max_compression": 1000.0,
+}  # fmt: skip
+SHORT, LONG = 60, 600
+
+BARE = """
+import json, sys, time
+from faster_whisper import WhisperModel, decode_audio
+from faster_whisper.vad import get_speech_timestamps, get_vad_model
+get_vad_model()
+what, model, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
+whisper = WhisperModel(model, compute_type="int8", cpu_threads=threads) if what == "words" else None
+def voice(sound):
+    get_speech_timestamps(sound, min_speech_duration_ms=150, min_silence_duration_ms=250, speech_pad_ms=30)
+def words(sound):
+    segments, _ = whisper.transcribe(sound, language="en", beam_size=1, temperature=[0.0], word_timestamps=True,
+        condition_on_previous_text=False, compression_ratio_threshold=1000.0, log_prob_threshold=-20.0,
+        vad_filter=True, vad_parameters=dict(min_silence_duration_ms=500, speech_pad_ms=200))
+    list(segments)
+print("ready", flush=True)
+for line in sys.stdin:
+    began, cpu = time.perf_counter(), time.process_time()
+    (voice if what == "voice" else words)(decode_audio(line.strip()))
+    print(json.dumps([time.perf_counter() - began, time.process_time() - cpu]), flush=True)
+"""
+
+
+class Case(NamedTuple):
+    """What is measured, and where."""
+
+    pipeline: str
+    config: dict[str, Any]
+    bare: str
+    """What the library's own process is asked for."""
+
+    folder: Path
+    models: Path
+
+    def server(self, name: str, **settings: str) -> Server:
+        folder = self.folder / f"{self.pipeline}-{name}"
+        return Server(folder, browser_copy="false", models_dir=str(self.models), **settings)
+
+
+def main() -> None:
+    with workplace() as folder:
+        models = shelf_of(folder / "models", "faster-whisper-tiny").folder
+        second, short, long = (_clip(folder, seconds) for seconds in (1, SHORT, LONG))
+        _end_to_end(folder, second, short, long)
+        for case in (
+            Case("voice_activity", {}, "voice", folder, models),
+            Case("speech_recognition", WORDS, "words", folder, models),
+        ):
+            _overhead(case, short)
+            _memory(case, short, long)
+
+
+def _end_to_end(folder: Path, second: Path, short: Path, long: Path) -> None:
+    """The command from its call to its end."""
+    command = [CONSOLE_COMMAND, "annotate", "--no-cache", "--pipelines", "voice_activity", "--output", str(folder)]
+    took: dict[Path, list[float]] = {second: [], short: [], long: []}
+    for _ in range(1 + ROUNDS):
+        for clip in took:
+            took[clip].append(_seconds([*command, str(clip)]))
+    start, minute, ten_minutes = (percentile(seconds[1:], 0.5) for seconds in took.values())
+    say("voice: the command on a second of video, p50", start, "s")
+    for length, seconds in ((SHORT, minute), (LONG, ten_minutes)):
+        say(f"voice: {length} s end to end, start-up included", length / seconds, "x real time", seconds=seconds)
+    speed = (LONG - 1) / (ten_minutes - start)
+    say("voice: start-up apart", speed, "x real time", asked=200, at_least=True, load=os.getloadavg()[0])
+
+
+def _overhead(case: Case, clip: Path) -> None:
+    """The stage in a warm process, from its start to its recorded end, against the library in a process that waits."""
+    server = case.server("warm", warm_seconds="600")
+    command = [sys.executable, "-c", BARE, case.bare, str(case.models / "faster-whisper-tiny"), str(os.cpu_count())]
+    bare = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert bare.stdin is not None
+    assert bare.stdout is not None
+    bare.stdout.readline()
+    ours, theirs = [], []
+    for _ in range(1 + ROUNDS):
+        print(clip, file=bare.stdin, flush=True)
+        theirs.append(json.loads(bare.stdout.readline()))
+        stage = _stage(server, case, clip)
+        ours.append((stage["seconds"], stage["cpu_seconds"]))
+    bare.stdin.close()
+    bare.wait(10)
+    server.stop()
+    # The first round loads.
+    (mine, my_cpu), (other, their_cpu) = (_medians(rows[1:]) for rows in (ours, theirs))
+    say(f"{case.pipeline}: a stage of {SHORT} s, imports apart, p50", mine, "s", cpu_seconds=my_cpu)
+    say(f"{case.pipeline}: the bare library on the same, p50", other, "s", cpu_seconds=their_cpu)
+    say(f"{case.pipeline}: overhead of the stage", 100 * (mine - other) / other, "%", asked=10)
+
+
+def _memory(case: Case, short: Path, long: Path) -> None:
+    """Each in a new process: a warm one keeps what it had."""
+    server = case.server("cold", warm_seconds="0")
+    small, large = (max(_stage(server, case, clip)["peak_memory_bytes"] for _ in range(2)) for clip in (short, long))
+    server.stop()
+    say(
+        f"{case.pipeline}: peak memory, {LONG} s over {SHORT} s", large / small, "",
+        asked=1.1, short_mib=round(small / 2**20), long_mib=round(large / 2**20),
+    )  # fmt: skip
+
+
+def _stage(server: Server, case: Case, clip: Path) -> dict[str, Any]:
+    job = server.submit(clip, case.pipeline, config={case.pipeline: case.config})
+    wait_until(lambda: server.job(job)["status"] in ("completed", "failed"), limit_seconds=300, every_seconds=0.02)
+    stage: dict[str, Any] = server.job(job)["stages"][0]
+    if stage["status"] != "completed":
+        raise RuntimeError(f"{case.pipeline}: {stage}")
+    return stage
+
+
+def _clip(folder: Path, seconds: int) -> Path:
+    """A small picture; the same minute of ten sentences again and again, in stereo at 48 kHz as a phone records it."""
+    sound, clip = folder / "said.wav", folder / f"clip{seconds}.mp4"
+    speech(sound)
+    inputs = ["-f", "lavfi", "-i", "testsrc2=s=320x240:r=25", "-stream_loop", "-1", "-i", str(sound)]
+    coding = ["-c:v", "libx264", "-preset", "ultrafast", "-c:a", "aac", "-ac", "2", "-ar", "48000"]
+    subprocess.run(["ffmpeg", "-y", "-loglevel", "error", *inputs, "-t", str(seconds), *coding, str(clip)], check=True)
+    return clip
+
+
+def _medians(rows: list[Any]) -> tuple[float, float]:
+    wall, cpu = zip(*rows, strict=True)
+    return percentile(wall, 0.5), round(percentile(cpu, 0.5), 3)
+
+
+def _seconds(command: list[str]) -> float:
+    began = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True)
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()
