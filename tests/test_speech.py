@@ -106,7 +106,7 @@ def test_a_piece_is_heard_as_the_library_hears_it(heard: Ran, spoken: Path) -> N
 
 
 def test_a_long_recording_is_heard_in_pieces_that_end_in_a_pause() -> None:
-    """Memory must not grow with a recording, nor a word be cut in two; who never pauses is cut where it is likeliest."""
+    """Memory must not grow with a recording, nor a word be cut; who never pauses is cut where it is likeliest."""
     minute = 60 * RATE
     probabilities = [0.9] * (20 * minute // WINDOW)
     probabilities[(11 * minute + 40 * RATE) // WINDOW] = 0.1

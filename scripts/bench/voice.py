@@ -82,8 +82,8 @@ def _end_to_end(folder: Path, second: Path, short: Path, long: Path) -> None:
     command = [CONSOLE_COMMAND, "annotate", "--no-cache", "--pipelines", "voice_activity", "--output", str(folder)]
     took: dict[Path, list[float]] = {second: [], short: [], long: []}
     for _ in range(1 + ROUNDS):
-        for clip in took:
-            took[clip].append(_seconds([*command, str(clip)]))
+        for clip, times in took.items():
+            times.append(_seconds([*command, str(clip)]))
     start, minute, ten_minutes = (percentile(seconds[1:], 0.5) for seconds in took.values())
     say("voice: the command on a second of video, p50", start, "s")
     for length, seconds in ((SHORT, minute), (LONG, ten_minutes)):
