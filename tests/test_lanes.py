@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from tests.sample_jobs import new_job, result
-from videoannotator.forecast import Line, seconds_until_over
+from videoannotator.forecast import Ahead, Left, Line, Middle, Ran, Speeds, learn, left_of, seconds_until_over
 from videoannotator.jobs import Job, NewJob
 from videoannotator.store.lanes import AGEING_SECONDS
 from videoannotator.store.sqlite import SqliteStore
@@ -174,7 +174,67 @@ def test_slots_are_filled_as_the_worker_fills_them(
     stages: Sequence[Sequence[float]], slots: tuple[int, int], seconds: float
 ) -> None:
     """Stages side by side as far as there are slots, jobs as far as there is room for jobs."""
-    assert seconds == seconds_until_over(stages, stage_slots=slots[0], job_slots=slots[1])
+    left = [[Left(one) for one in job] for job in stages]
+    assert seconds == seconds_until_over(left, stage_slots=slots[0], job_slots=slots[1])
+
+
+def test_stages_that_run_have_their_slots_and_slow_each_other_down() -> None:
+    """A job begun later may hold the slot that an earlier one waits for; two that share a core take longer than one."""
+    jobs = [[Left(4.0, runs=True), Left(2.0)], [Left(1.0, runs=True)], [Left(3.0)]]
+
+    assert 4.0 == seconds_until_over(jobs[:2][::-1], stage_slots=2, job_slots=4)
+    assert 6.0 == seconds_until_over(jobs, stage_slots=2, job_slots=4)
+    # Two side by side go half as fast: 1 of each after 2 s, 2 after 6 s, 1 after 8 s, and the last of three alone.
+    assert 10.0 == seconds_until_over(jobs, stage_slots=2, job_slots=4, drag=1.0)
+
+
+def test_one_stage_that_began_cold_or_ran_into_a_backup_does_not_bend_the_line() -> None:
+    """The middle of them is told, and no longer video takes less, or less than no, time."""
+    points = [(length, 2 + length / 4) for length in (4.0, 8.0, 16.0, 30.0, 45.0)]
+
+    for wild in ((4.0, 60.0), (45.0, 0.5)):
+        line = Middle.through([*points, *points, wild])
+        assert 7.0 == pytest.approx(line.seconds(20), rel=0.03)
+    assert 6.0 == Middle.through([(10.0, 3.0), (10.5, 3.15)]).seconds(20), "of one length: in proportion"
+    assert 5.0 == Middle.through([(0.0, 5.0)]).seconds(20), "pictures that lack a duration"
+    assert Middle.through([(4.0, 9.0), (40.0, 1.0)]).seconds(1000) < 9
+
+
+def test_it_is_learned_what_it_costs_to_have_others_beside() -> None:
+    """Two cores that share their memory: what ran side by side took half as long again, and one alone will not."""
+    ran = [*_side_by_side(0, 20, 1.5), *_side_by_side(100, 20, 1.5), _one(200, 20), _one(300, 8), _one(400, 40)]
+
+    speeds = learn(ran, {})
+
+    assert 0.5 == speeds.drag
+    assert 20.0 == pytest.approx(speeds.seconds("works", {}, 20), rel=0.1)
+    alone = Ahead(pipeline="works", config={}, video_seconds=20, progress=0.5, running_seconds=9)
+    assert left_of(alone, speeds) == Left(pytest.approx(10, abs=0.6), runs=True)
+
+
+def test_stages_that_cost_each_other_nothing_are_not_said_to() -> None:
+    """A GPU, a service elsewhere, an idle machine."""
+    ran = [*_side_by_side(0, 20, 1.0), *_side_by_side(100, 30, 1.0), _one(200, 20), _one(300, 8), _one(400, 40)]
+
+    assert 0.0 == learn(ran, {}).drag
+
+
+def test_what_has_not_run_of_late_is_told_from_the_line_that_was_kept() -> None:
+    """A pipeline that a lab runs once a month."""
+    kept = Line().with_stage(10, 30)
+
+    assert 60 == learn([_one(0, 5)], {"seldom": kept}).seconds("seldom", {}, 20)
+    assert Speeds().seconds("never", {}, 20) is None
+
+
+def _one(began: float, length: float, times: float = 1.0) -> Ran:
+    """Alone it takes as long as its video."""
+    seconds = length * times
+    return Ran(pipeline="works", config={}, video_seconds=length, began=began, ended=began + seconds, seconds=seconds)
+
+
+def _side_by_side(began: float, length: float, times: float) -> list[Ran]:
+    return [_one(began, length, times), _one(began, length, times)]
 
 
 def test_a_line_forgets_what_is_long_ago() -> None:
