@@ -135,6 +135,20 @@ def _cuts(clips: Clips, made: Path) -> None:
     ffmpeg(*inputs, "-filter_complex", joined, "-map", "[v]", "-c:v", "libx264", made)
 
 
+def _dissolve(clips: Clips, made: Path) -> None:
+    """One picture passes into another from 2 to 3 s; 5 s long."""
+    joined = "[0:v]setsar=1[a];[1:v]setsar=1[b];[a][b]xfade=fade:duration=1:offset=2[v]"
+    ffmpeg("-f", "lavfi", "-t", "3", "-i", "testsrc2=s=320x240:r=25", "-f", "lavfi", "-t", "3", "-i",
+           "smptebars=s=320x240:r=25", "-filter_complex", joined, "-map", "[v]", "-c:v", "libx264", made)  # fmt: skip
+
+
+def _lights(clips: Clips, made: Path) -> None:
+    """One shot: a flash at 1 s, more light from 2 s on, a lamp at the right from 3 to 4 s; 5 s long."""
+    lamp = "geq=lum='lum(X,Y)*(0.25+0.75*X/W)':cb='cb(X,Y)':cr='cr(X,Y)':enable='between(t,3,4)'"
+    looks = f"eq=brightness=0.7:enable='between(n,25,26)',eq=contrast=0.5:enable='lt(t,2)',{lamp}"
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=320x240:r=25:d=5", "-vf", looks, "-c:v", "libx264", made)
+
+
 def _fades(clips: Clips, made: Path) -> None:
     """Fades to black from 2 to 3 s, black until 4 s, and back until 5 s; 7 s long."""
     fade = "fade=t=out:st=2:d=1:enable='lt(t,4)',fade=t=in:st=4:d=1:enable='gte(t,4)'"
@@ -256,6 +270,8 @@ CLIPS: dict[str, Maker] = {
 STORIES: dict[str, Maker] = {
     "cuts.mp4": _cuts,
     "fades.mp4": _fades,
+    "dissolve.mp4": _dissolve,
+    "lights.mp4": _lights,
     "minutes.mp4": _minutes,
     "speech.mp4": _speech,
 }

@@ -195,6 +195,20 @@ def frames_of(path: Path, *, after: int) -> tuple[Ledger, list[tuple[int, float,
     return frames.ledger, found
 
 
+@pytest.mark.parametrize("detector", ["adaptive", "histogram"])
+@pytest.mark.parametrize("name", ["cuts.mp4", "fades.mp4"])
+def test_scenes_of_a_continued_stage_are_those_of_one_go(
+    detector: str, name: str, clips: Clips, tmp_path: Path
+) -> None:
+    """The frame before the first new one is looked at again, or the change at the seam would be lost."""
+    config = {"detector": detector}
+
+    in_one_go = run("scene_detection", clips.path(name), tmp_path / "whole", config)
+    continued = interrupted("scene_detection", clips.path(name), tmp_path, [2.1, 4.3], config)
+
+    assert in_one_go.files == continued
+
+
 def test_voice_of_a_continued_stage_is_that_of_one_go(tmp_path: Path) -> None:
     """The network remembers what it has heard: its state goes along."""
     clip = tmp_path / "talk.mp4"
@@ -208,7 +222,7 @@ def test_voice_of_a_continued_stage_is_that_of_one_go(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pipeline", ["face_analysis", "voice_activity"])
+@pytest.mark.parametrize("pipeline", ["face_analysis", "voice_activity", "scene_detection"])
 async def test_real_stages_killed_at_random_moments_give_the_same_bytes(
     pipeline: str, settings: Settings, sample: Path
 ) -> None:

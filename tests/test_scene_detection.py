@@ -12,7 +12,11 @@ from tests.viewer import drawn_scenes
 from videoannotator.annotations import Scene
 from videoannotator.formats.scenes import read_scenes
 from videoannotator.formats.table import read_table
-from videoannotator.pipelines.scene_detection import Cut, faster, scenes_between
+from videoannotator.media.frames import Frames
+from videoannotator.media.probe import probe
+from videoannotator.pipelines.scene_cuts import Boundary
+from videoannotator.pipelines.scene_detection import scenes_between
+from videoannotator.pipelines.scene_detectors import Content
 
 
 def scenes_of(ran: Ran) -> tuple[Scene, ...]:
@@ -60,13 +64,57 @@ def test_cuts_after_a_start_offset_are_on_the_files_timeline(clips: Clips, tmp_p
     assert [s.frame_start for s in scenes] == [0, 50, 75, 125]
 
 
-def test_a_fade_is_found_by_the_threshold_detector(clips: Clips, tmp_path: Path) -> None:
-    """The cut lies in the middle of the dark, which is from about 2.9 to 4.1 s."""
-    scenes = scenes_of(run("scene_detection", clips.path("fades.mp4"), tmp_path / "out", {"detector": "threshold"}))
+@pytest.mark.parametrize("detector", ["adaptive", "threshold"])
+def test_a_fade_through_black_is_one_boundary_in_the_middle_of_the_dark(
+    detector: str, clips: Clips, tmp_path: Path
+) -> None:
+    """It fades from 2 to 3 s, is dark from about 2.9 to 4.1 s, and is back at 5 s."""
+    before, after = scenes_of(run("scene_detection", clips.path("fades.mp4"), tmp_path / "out", {"detector": detector}))
 
-    assert len(scenes) == 2
-    assert scenes[1].start_time == pytest.approx(3.5, abs=0.1)
-    assert scenes[1].score is None
+    assert after.start_time == pytest.approx(3.5, abs=0.1)
+    assert before.transition is None
+    assert after.transition
+    assert after.transition.kind == "fade"
+    assert (after.transition.start_time, after.transition.end_time) == pytest.approx((2.0, 5.0), abs=0.2)
+
+
+def test_a_dissolve_is_found_where_it_is(clips: Clips, tmp_path: Path) -> None:
+    """From 2 to 3 s; PySceneDetect has no detector for it."""
+    before, after = scenes_of(run("scene_detection", clips.path("dissolve.mp4"), tmp_path / "out"))
+
+    assert after.start_time == before.end_time == pytest.approx(2.5, abs=0.1)
+    assert after.transition
+    assert after.transition.kind == "dissolve"
+    assert (after.transition.start_time, after.transition.end_time) == pytest.approx((2.0, 3.0), abs=0.15)
+    assert after.score is not None
+    assert 0.5 <= after.score <= 1
+    (_, row) = read_table(tmp_path / "out" / "scene_detection.csv")
+    assert (row["begins_by"], row["transition_start"]) == ("dissolve", str(after.transition.start_time))
+
+
+def test_light_is_no_cut(clips: Clips, tmp_path: Path) -> None:
+    """Flashes, another exposure and a lamp at one side change more than many a cut; the detector alone is taken in."""
+    alone = run("scene_detection", clips.path("lights.mp4"), tmp_path / "alone", {"structure": False})
+    checked = run("scene_detection", clips.path("lights.mp4"), tmp_path / "checked")
+
+    assert len(scenes_of(alone)) > 3
+    assert [s.start_time for s in scenes_of(checked)] == [0.0]
+
+
+def test_without_structure_the_detector_has_the_word(clips: Clips, tmp_path: Path) -> None:
+    """As published, fed with the same pictures: the one that papers name."""
+    from scenedetect import detectors
+    from scenedetect.common import FrameTimecode
+
+    clip, theirs = clips.path("lights.mp4"), detectors.AdaptiveDetector(min_scene_len=0)
+    with Frames(clip, probe(clip), pixel_format="bgr24", max_side=192) as frames:
+        told = [theirs.process_frame(FrameTimecode(frame.number, fps=25.0), frame.image) for frame in frames]
+
+    config = {"structure": False, "fades": False, "dissolves": False, "min_scene_length": 0}
+    scenes = scenes_of(run("scene_detection", clip, tmp_path / "out", config))
+
+    assert [s.frame_start for s in scenes[1:]] == [cut.frame_num for cuts in told for cut in cuts]
+    assert len(scenes) > 3
 
 
 def test_our_arithmetic_gives_pyscenedetects_own_numbers() -> None:
@@ -75,16 +123,15 @@ def test_our_arithmetic_gives_pyscenedetects_own_numbers() -> None:
     from scenedetect import detectors
     from scenedetect.common import FrameTimecode
 
-    theirs, ours = detectors.ContentDetector(), faster(detectors.ContentDetector)()
+    theirs, ours = detectors.ContentDetector(), Content()
     noise = numpy.random.default_rng(1)
     pictures = [noise.integers(0, 256, (108, 191, 3), dtype=numpy.uint8) for _ in range(8)]
     pictures += [numpy.full((108, 191, 3), level, dtype=numpy.uint8) for level in (0, 255, 3)]
 
     scores = []
     for number, picture in enumerate(pictures):
-        for detector in (theirs, ours):
-            detector.process_frame(FrameTimecode(number, fps=25.0), picture)
-        scores.append((theirs._frame_score, ours._frame_score))
+        theirs.process_frame(FrameTimecode(number, fps=25.0), picture)
+        scores.append((theirs._frame_score, ours.change(picture)))
 
     assert all(their == our for their, our in scores)
     assert len(set(scores)) > 8
@@ -114,17 +161,17 @@ TIMES = {n: n / 10 for n in range(100)}
     ("found", "starts"),
     [
         ([], [0]),
-        ([Cut(50, 0.9)], [0, 50]),
-        ([Cut(3, 0.9)], [0]),
-        ([Cut(95, 0.9)], [0]),
-        ([Cut(50, 0.6), Cut(55, 0.9)], [0, 55]),
-        ([Cut(50, None), Cut(55, None)], [0, 50]),
-        ([Cut(50, 0.7), Cut(60, 0.7)], [0, 50, 60]),
-        ([Cut(0, 0.9)], [0]),
+        ([Boundary(50, 0.9)], [0, 50]),
+        ([Boundary(3, 0.9)], [0]),
+        ([Boundary(95, 0.9)], [0]),
+        ([Boundary(50, 0.6), Boundary(55, 0.9)], [0, 55]),
+        ([Boundary(50, 0.6), Boundary(55, 0.6)], [0, 50]),
+        ([Boundary(50, 0.7), Boundary(60, 0.7)], [0, 50, 60]),
+        ([Boundary(0, 0.9)], [0]),
     ],
     ids=["none", "one", "too early", "too late", "the stronger", "the earlier", "just apart", "at the start"],
 )
-def test_of_two_cuts_that_are_too_close_the_stronger_stays(found: list[Cut], starts: list[int]) -> None:
+def test_of_two_cuts_that_are_too_close_the_stronger_stays(found: list[Boundary], starts: list[int]) -> None:
     """A second is the least length here; ten frames."""
     scenes = scenes_between(found, TIMES, 1.0, end=10.0)
 

@@ -5,6 +5,8 @@ All times are seconds on the file's timeline as a browser plays it, taken from p
 coordinates count from the top left of the upright frame. `frame_number` counts frames in decode order from 0.
 """
 
+from typing import Literal
+
 import msgspec
 
 
@@ -29,6 +31,17 @@ class Sample(msgspec.Struct, frozen=True):
     pts: int
 
 
+class Transition(msgspec.Struct, frozen=True):
+    """How one scene becomes the next. Times in seconds; those of a cut are that of its frame."""
+
+    kind: Literal["cut", "fade", "dissolve"]
+    start_time: float
+    """Of the first frame that is no longer only the old scene."""
+
+    end_time: float
+    """Of the first frame that is only the new scene."""
+
+
 class Scene(msgspec.Struct, frozen=True):
     """A stretch without a cut. `end_time` and `frame_end` are those of the next scene's start."""
 
@@ -37,7 +50,10 @@ class Scene(msgspec.Struct, frozen=True):
     frame_start: int
     frame_end: int
     score: float | None = None
-    """How sure the cut that begins it is, 0 to 1; None for the first, which no cut begins."""
+    """How sure what begins it is, 0 to 1; None for the first, which nothing begins."""
+
+    transition: Transition | None = None
+    """What begins it; None for the first. The scene begins in the middle of it."""
 
     @property
     def duration(self) -> float:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from accuracy_faces import alarms, faces
-from accuracy_scenes import scenes, transitions
+from accuracy_scenes import scenes, transitions, unrest
 from accuracy_times import times
 from accuracy_voice import nobody, voice
 from accuracy_words import silence, speakers, words
@@ -21,7 +21,7 @@ from rig import workplace
 
 SECTIONS: dict[str, Callable[[Path], None]] = {
     section.__name__: section
-    for section in (scenes, transitions, times, faces, alarms, voice, nobody, silence, words, speakers)
+    for section in (scenes, transitions, unrest, times, faces, alarms, voice, nobody, silence, words, speakers)
 }
 
 

@@ -14,7 +14,16 @@ import cv2
 import numpy
 from truth import HEIGHT, RATE, WIDTH, Picture
 
-COLOURS = ("astronaut", "chelsea", "coffee", "hubble_deep_field", "immunohistochemistry", "motorcycle", "retina", "rocket")
+COLOURS = (
+    "astronaut",
+    "chelsea",
+    "coffee",
+    "hubble_deep_field",
+    "immunohistochemistry",
+    "motorcycle",
+    "retina",
+    "rocket",
+)
 GREYS = ("brick", "camera", "clock", "coins", "grass", "gravel", "moon", "page")
 SOURCES = {"in colour": COLOURS, "grey and alike": GREYS}
 NOISE = 2.0
@@ -29,7 +38,7 @@ class Hand(NamedTuple):
     zoom: float = 0.003
 
 
-STILL = Hand(0.0, 0.0, 0.0)
+HELD = Hand()
 
 
 class Transition(NamedTuple):
@@ -54,7 +63,7 @@ def photograph(name: str) -> Picture:
     return cv2.resize(picture[:, :, :3], None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 
 
-def shot(name: str, frames: int, seed: int, hand: Hand = Hand()) -> list[Picture]:
+def shot(name: str, frames: int, seed: int, hand: Hand = HELD) -> list[Picture]:
     """So many pictures of a photograph, or of a mirrored or enlarged part of it."""
     chance = random.Random(seed)
     whole = photograph(name)
@@ -88,7 +97,9 @@ def _kept(place: float, step: float, least: float, most: float) -> tuple[float, 
     return min(most, max(least, place)), -step
 
 
-def hard_cuts(seed: int, sources: tuple[str, ...], shots: int = 20, flashes: int = 6) -> tuple[list[Picture], list[int]]:
+def hard_cuts(
+    seed: int, sources: tuple[str, ...], shots: int = 20, flashes: int = 6
+) -> tuple[list[Picture], list[int]]:
     """Pictures, and the number of the first frame of each shot but the first; some single frames are flashes."""
     chance = random.Random(seed)
     pictures: list[Picture] = []
@@ -244,7 +255,9 @@ def _flash(pictures: list[Picture], at: int, length: int) -> None:
     """Brighter by 120 to 200 grey levels, less from frame to frame; most of the picture is white."""
     for number in range(length):
         more = 200 - 40 * number
-        pictures[at + number] = numpy.minimum(255, pictures[at + number].astype(numpy.uint16) + more).astype(numpy.uint8)
+        pictures[at + number] = numpy.minimum(255, pictures[at + number].astype(numpy.uint16) + more).astype(
+            numpy.uint8
+        )
 
 
 def _dark(picture: Picture, share: float) -> Picture:

@@ -84,43 +84,6 @@ def still(seconds: float) -> list[Picture]:
     return [numpy.full((90, 160, 3), 128, numpy.uint8)] * round(seconds * RATE)
 
 
-def hard_cuts(seed: int, shots: int = 20, flashes: int = 6) -> tuple[list[Picture], list[int]]:
-    """Pictures, and the number of the first frame of each shot but the first; some single frames are flashes."""
-    chance = random.Random(seed)
-    pictures: list[Picture] = []
-    cuts: list[int] = []
-    last = ""
-    for number in range(shots):
-        last = chance.choice([name for name in TEXTURES if name != last])
-        if pictures:
-            cuts.append(len(pictures))
-        pictures += shot(last, chance.randint(RATE, 4 * RATE), seed * 100 + number)
-    for _ in range(flashes):
-        at = chance.randrange(RATE, len(pictures) - RATE)
-        if all(abs(at - cut) > RATE // 2 for cut in cuts):
-            pictures[at] = numpy.minimum(255, pictures[at].astype(numpy.uint16) + 120).astype(numpy.uint8)
-    return pictures, cuts
-
-
-def dissolves(seed: int, shots: int = 7) -> tuple[list[Picture], list[tuple[int, int]]]:
-    """Pictures, and of each dissolve its first frame and the first frame behind it."""
-    chance = random.Random(seed)
-    pictures: list[Picture] = []
-    places: list[tuple[int, int]] = []
-    for number in range(shots):
-        coming = list(shot(TEXTURES[(seed + number) % len(TEXTURES)], chance.randint(2 * RATE, 3 * RATE), number))
-        if pictures:
-            length = chance.randint(10, 25)
-            for place in range(length):
-                share = (place + 1) / (length + 1)
-                going = pictures[len(pictures) - length + place]
-                pictures[len(pictures) - length + place] = cv2.addWeighted(coming[place], share, going, 1 - share, 0)
-            places.append((len(pictures) - length, len(pictures)))
-            coming = coming[length:]
-        pictures += coming
-    return pictures, places
-
-
 TOYS = ("ball", "rings", "wheel", "button", "plate", "peg doll")
 
 

@@ -2,8 +2,9 @@
 Scenes as JSON: a list `scenes`, and the same as COCO behind it.
 
 Source: COCO as in `coco.py`; the list `scenes` is what the Video Annotation Viewer draws. It takes the file for scenes
-only if the word COCO stands in `info.description` and `scenes` stands near the front. The COCO part has one image, the
-first frame of the scene, and one annotation, the whole frame, for each scene.
+only if the word COCO stands in `info.description` and `scenes` stands near the front, and passes over `transition`: how
+the scene begins. The COCO part has one image, the first frame of the scene, and one annotation, the whole frame, for
+each scene.
 
 Losses: seconds are rounded to 0.000001 and scores to 0.0001. The `pts` of a scene's first frame is not kept.
 """
@@ -14,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from videoannotator.annotations import Scene
+from videoannotator.annotations import Scene, Transition
 from videoannotator.formats.coco import video_row
 from videoannotator.formats.document import seconds, share, write_document
 from videoannotator.jobs import Video
@@ -29,6 +30,7 @@ class _Row(msgspec.Struct):
     frame_start: int
     frame_end: int
     score: float | None = None
+    transition: Transition | None = None
 
 
 class _Document(msgspec.Struct):
@@ -54,20 +56,33 @@ def write_scenes(file: Path, video: Video, scenes: Sequence[Scene]) -> None:
 def read_scenes(file: Path) -> tuple[Scene, ...]:
     """What `write_scenes` wrote. Raises msgspec.DecodeError for anything else."""
     rows = msgspec.json.decode(file.read_bytes(), type=_Document).scenes
-    return tuple(Scene(r.start_time, r.end_time, r.frame_start, r.frame_end, r.score) for r in rows)
+    return tuple(Scene(r.start_time, r.end_time, r.frame_start, r.frame_end, r.score, r.transition) for r in rows)
 
 
 def _scene(number: int, scene: Scene) -> dict[str, Any]:
     score = {} if scene.score is None else {"score": share(scene.score)}
+    begun = {} if scene.transition is None else {"transition": _transition(scene.transition)}
+    return (
+        {
+            "id": number,
+            "start_time": seconds(scene.start_time),
+            "end_time": seconds(scene.end_time),
+            "duration": seconds(scene.duration),
+            "frame_start": scene.frame_start,
+            "frame_end": scene.frame_end,
+            "scene_type": SCENE_TYPE,
+        }
+        | score
+        | begun
+    )
+
+
+def _transition(transition: Transition) -> dict[str, Any]:
     return {
-        "id": number,
-        "start_time": seconds(scene.start_time),
-        "end_time": seconds(scene.end_time),
-        "duration": seconds(scene.duration),
-        "frame_start": scene.frame_start,
-        "frame_end": scene.frame_end,
-        "scene_type": SCENE_TYPE,
-    } | score
+        "kind": transition.kind,
+        "start_time": seconds(transition.start_time),
+        "end_time": seconds(transition.end_time),
+    }
 
 
 def _annotation(number: int, scene: Scene, video: Video) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from videoannotator.annotations import Build, Face, Person, Scene, Turn
+from videoannotator.annotations import Build, Face, Person, Scene, Transition, Turn
 from videoannotator.formats.document import pixels, seconds, share
 
 Cell = str | int | float | None
@@ -44,7 +44,7 @@ def read_table(file: Path) -> list[dict[str, str]]:
 def write_scene_table(file: Path, scenes: Iterable[Scene]) -> None:
     write_table(
         file,
-        (*_COMMON, "frame_end", "score"),
+        (*_COMMON, "frame_end", "score", "begins_by", "transition_start", "transition_end"),
         (
             (
                 seconds(s.start_time),
@@ -54,10 +54,17 @@ def write_scene_table(file: Path, scenes: Iterable[Scene]) -> None:
                 None,
                 s.frame_end,
                 None if s.score is None else share(s.score),
+                *_transition(s.transition),
             )
             for s in scenes
         ),
     )
+
+
+def _transition(transition: Transition | None) -> tuple[Cell, ...]:
+    if transition is None:
+        return None, None, None
+    return transition.kind, seconds(transition.start_time), seconds(transition.end_time)
 
 
 def write_face_table(file: Path, faces: Iterable[Face]) -> None:

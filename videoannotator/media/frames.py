@@ -88,7 +88,7 @@ class Frames:
     ) -> None:
         self._path, self._video = path, video
         self._rate = _checked(rate)
-        self._picture_of = _Conversion(video, pixel_format, max_side)
+        self._picture_of = Conversion(video, pixel_format, max_side)
         self._threads = threads
         self._after = after
         self._passing = passing
@@ -234,7 +234,7 @@ class _Clock:
         return pts, (pts * self._seconds_step - self._seconds_zero) / self._whole
 
 
-class _Conversion:
+class Conversion:
     """From the decoder's picture to an upright array: colours and size in one pass of swscale, then the turn."""
 
     def __init__(self, video: Video, pixel_format: PixelFormat, max_side: int | None) -> None:

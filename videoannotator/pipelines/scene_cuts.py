@@ -18,7 +18,7 @@ histograms.
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice, pairwise
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -62,8 +62,10 @@ class Boundary(msgspec.Struct, frozen=True):
     """Where a scene begins, by way of what."""
 
     frame_number: int
-    score: float | None
-    kind: str = "cut"
+    score: float
+    """How sure it is, 0 to 1: 0.5 where it is just enough for one."""
+
+    kind: Literal["cut", "fade", "dissolve"] = "cut"
     first: int = -1
     """The first frame that is no longer only the old scene, where it is no cut."""
 
@@ -103,21 +105,18 @@ class Cuts:
         self._told.discard(now.number)
         if not self._structure:
             if is_told:
-                yield Boundary(now.number, self._score(now))
+                yield Boundary(now.number, self._score(now, None))
         elif self._past and (is_told or now.statistic >= LEAST_SHARE * self._threshold):
-            yield from self._looked_at_again(now, is_told)
+            alike = likeness(self._past[-1], now)
+            if alike is None:
+                found = is_told
+            else:
+                found = alike < ALIKE and (is_told or self._stands_out(alike)) and not self._comes_back(alike)
+            if found:
+                yield Boundary(now.number, self._score(now, alike))
         self._past.append(self._ahead.popleft())
         while len(self._past) > NEIGHBOURS + 1 and now.timestamp - self._past[0].timestamp > BACK_SECONDS:
             self._past.popleft()
-
-    def _looked_at_again(self, now: Look, is_told: bool) -> Iterator[Boundary]:
-        before = self._past[-1]
-        alike = likeness(before, now)
-        if alike is None:
-            if is_told:
-                yield Boundary(now.number, self._score(now))
-        elif alike < ALIKE and (is_told or self._stands_out(alike)) and not self._comes_back(alike):
-            yield Boundary(now.number, max(self._score(now), (1 - alike) / (1 - alike + 1 - UNLIKE)))
 
     def _stands_out(self, alike: float) -> bool:
         if alike >= UNLIKE:
@@ -142,9 +141,11 @@ class Cuts:
             (likeness(look, now) or 0.0) >= enough for look in _spread(earlier)
         )
 
-    def _score(self, look: Look) -> float:
-        """How far the statistic is beyond its threshold: 0.5 at the threshold, towards 1 with distance."""
-        return look.statistic / (look.statistic + self._threshold) if look.statistic > 0 else 0.0
+    def _score(self, look: Look, alike: float | None) -> float:
+        """How far the statistic, or how unlike the pictures, is beyond the threshold; 0.5 at it."""
+        changed = look.statistic / (look.statistic + self._threshold) if look.statistic > 0 else 0.0
+        unlike = 0.0 if alike is None else (1 - alike) / (1 - alike + 1 - UNLIKE)
+        return max(changed, unlike)
 
 
 def _spread(looks: list[Look]) -> list[Look]:

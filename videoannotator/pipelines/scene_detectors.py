@@ -69,7 +69,7 @@ def statistic(choice: Choice) -> Statistic:
         case "histogram":
             return _Pairwise("HistogramDetector", choice.histogram_threshold)
         case "threshold":
-            return lambda _, image: (0.0, False)
+            return lambda *_: (0.0, False)
 
 
 class Content:

@@ -5,7 +5,7 @@ What PySceneDetect's detector computes of a frame, how bright it is, and a tiny 
 which can be kept from one attempt at a stage to the next.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
@@ -60,6 +60,14 @@ _GRAIN = 3.0
 """Grey levels that a pixel differs without saying anything."""
 
 
+def tiny(image: Any) -> tuple[float, Any]:
+    """How bright a BGR picture is, and the tiny grey picture of it, averaged over areas against noise."""
+    import cv2
+
+    colours = cv2.resize(image, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
+    return sum(cv2.mean(colours)[:3]) / 3, cv2.cvtColor(colours, cv2.COLOR_BGR2GRAY)
+
+
 class Measures(msgspec.Struct, frozen=True):
     """Some frames in a row, as they are kept. All lists have one entry for each frame."""
 
@@ -81,8 +89,7 @@ class Measures(msgspec.Struct, frozen=True):
     def looks(self) -> Iterator[Look]:
         import numpy
 
-        rows: Iterable[Any] = zip(
-            self.numbers, self.timestamps, self.statistics, self.told, self.brightness, self.pictures, strict=True
-        )
-        for *values, picture in rows:
-            yield Look(*values, numpy.frombuffer(picture, numpy.uint8).reshape(HEIGHT, WIDTH))
+        columns = self.numbers, self.timestamps, self.statistics, self.told, self.brightness, self.pictures
+        for number, timestamp, statistic, is_told, brightness, picture in zip(*columns, strict=True):
+            pixels = numpy.frombuffer(picture, numpy.uint8).reshape(HEIGHT, WIDTH)
+            yield Look(number, timestamp, statistic, is_told, brightness, pixels)

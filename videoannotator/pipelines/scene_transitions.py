@@ -46,8 +46,11 @@ EXPLAINED = 0.8
 SUM = 0.2
 """By how much the two weights may miss 1 together."""
 
+SHARES = (0.25, 0.5, 0.75)
+"""Of the way, where is looked."""
+
 QUARTERS = ((0.10, 0.42), (0.35, 0.65), (0.58, 0.90))
-"""Where the weight of the new picture lies after a quarter, half and three quarters of the span."""
+"""Where the weight of the new picture lies there, as a share of both."""
 
 LONGEST_FADE_SECONDS = 3.0
 LEAST_RAMP = 3
@@ -106,7 +109,7 @@ def _sags(first: Look, between: Sequence[Look], last: Look) -> bool:
     """The contrast lies below the straight line from one end to the other, most in the middle."""
     if min(first.contrast, last.contrast) < FLAT:
         return False
-    for share, look, most in zip((0.25, 0.5, 0.75), between, SAG, strict=True):
+    for share, look, most in zip(SHARES, between, SAG, strict=True):
         straight = (1 - share) * first.contrast + share * last.contrast
         if not LEAST_CONTRAST * straight <= look.contrast <= most * straight:
             return False
@@ -114,18 +117,21 @@ def _sags(first: Look, between: Sequence[Look], last: Look) -> bool:
 
 
 def _dissolve(first: Look, between: Sequence[Look], last: Look) -> _Dissolve | None:
-    if likeness_as_it_is(first, last) > UNLIKE:
+    if (across := likeness_as_it_is(first, last)) > UNLIKE:
         return None
-    mixtures = []
+    weights, explained = [], 1.0
     for look, (least, most) in zip(between, QUARTERS, strict=True):
         found = mixture(first, look, last)
-        if found is None or found.explained < EXPLAINED or not least <= found.new <= most:
+        if found is None or found.explained < EXPLAINED or abs(found.old + found.new - 1) > SUM:
             return None
-        if abs(found.old + found.new - 1) > SUM:
+        weights.append(found.new / (found.old + found.new))
+        if not least <= weights[-1] <= most:
             return None
-        mixtures.append(found)
-    quality = 0.5 + 0.5 * (min(found.explained for found in mixtures) - EXPLAINED) / (1 - EXPLAINED)
-    return _Dissolve(*_extent(between, [found.new for found in mixtures]), min(1.0, quality))
+        explained = min(explained, found.explained)
+    uneven = max(abs(weight - share) for weight, share in zip(weights, SHARES, strict=True))
+    # The whole dissolve, and nothing around it, has unlike ends and weights that go over evenly.
+    quality = explained - uneven - max(0.0, across) / 2
+    return _Dissolve(*_extent(between, weights), 0.5 + 0.5 * min(1.0, max(0.0, quality)))
 
 
 def _extent(between: Sequence[Look], weights: Sequence[float]) -> tuple[int, int, int]:
@@ -190,7 +196,7 @@ class Fades:
         is_ramp = max(len(self._falling), len(self._rising)) > LEAST_RAMP and len(self._falling) > 1
         if is_ramp or not self._ramps:
             first = self._falling[1].number if len(self._falling) > 1 else cut
-            score = 1 - self._darkest / (2 * self._threshold) if self._threshold else None
+            score = 1 - self._darkest / (2 * self._threshold)
             yield Boundary(cut, score, "fade", first, self._rising[-1].number)
 
 
@@ -204,17 +210,17 @@ def _ramp(backwards: Sequence[Look]) -> list[Look]:
     return rising
 
 
-def together(cuts: Sequence[Boundary], gradual: Sequence[Boundary]) -> list[Boundary]:
+def together(found: Sequence[Boundary]) -> list[Boundary]:
     """
-    All boundaries, each told once, in order.
+    Each boundary once, in order.
 
     What is seen inside a fade as a cut, or as a dissolve, is the fade. A dissolve with a cut inside it is none: nothing
     changes at once in a dissolve.
     """
-    fades = [g for g in gradual if g.kind == "fade"]
-    cuts = [c for c in cuts if not any(_inside(c.frame_number, fade) for fade in fades)]
-    dissolves = [d for d in gradual if d.kind == "dissolve" and not _overlaps(d, fades)]
-    dissolves = [d for d in dissolves if not any(_inside(c.frame_number, d) for c in cuts)]
+    fades = [b for b in found if b.kind == "fade"]
+    cuts = [b for b in found if b.kind == "cut" and not any(_inside(b.frame_number, fade) for fade in fades)]
+    dissolves = [b for b in found if b.kind == "dissolve" and not any(_overlap(b, fade) for fade in fades)]
+    dissolves = [d for d in dissolves if not any(_inside(cut.frame_number, d) for cut in cuts)]
     return sorted([*cuts, *fades, *dissolves], key=lambda boundary: boundary.frame_number)
 
 
@@ -222,5 +228,5 @@ def _inside(number: int, of: Boundary) -> bool:
     return of.first - 1 <= number <= of.end + 1
 
 
-def _overlaps(one: Boundary, others: Sequence[Boundary]) -> bool:
-    return any(one.first <= other.end and other.first <= one.end for other in others)
+def _overlap(one: Boundary, other: Boundary) -> bool:
+    return one.first <= other.end and other.first <= one.end
