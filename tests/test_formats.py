@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 
 from tests.clips import ffmpeg
 from tests.viewer import drawn_faces, drawn_scenes
-from videoannotator.annotations import BoundingBox, Face, LeftOut, Sample, Scene, Turn, Utterance, Word
+from videoannotator.annotations import BoundingBox, Face, LeftOut, Sample, Scene, Transition, Turn, Utterance, Word
 from videoannotator.formats.captions import read_srt, read_webvtt, write_srt, write_text, write_webvtt
 from videoannotator.formats.coco import read_faces, write_faces
 from videoannotator.formats.rttm import read_rttm, word, write_rttm
@@ -48,7 +48,11 @@ FACES = (
     Face(SAMPLES[0], BoundingBox(100.5, 2.0, 30.0, 40.0), 0.5, 2, ()),
     Face(SAMPLES[3], BoundingBox(3.0, 2.0, 30.0, 40.0), 0.9, 1, POINTS),
 )
-SCENES = (Scene(0.5, 1.0, 0, 12, None), Scene(1.0, 4.0, 12, 87, 0.8))
+SCENES = (
+    Scene(0.5, 1.0, 0, 12, None),
+    Scene(1.0, 4.0, 12, 87, 0.8, Transition("cut", 1.0, 1.0)),
+    Scene(4.0, 5.0, 87, 112, 0.6, Transition("dissolve", 3.8, 4.24)),
+)
 TURNS = (Turn(0.7, 0.8, score=0.91), Turn(2.4, 1.1, score=None))
 
 
@@ -59,7 +63,7 @@ def write_some_faces(file: Path, faces: tuple[Face, ...] = FACES) -> Path:
 
 TRAITS = (
     "identity", "pitch", "yaw", "roll", "right_eye_openness", "left_eye_openness", "mouth_openness", "age", "gender",
-    "expression", "expression_score",
+    "expression", "expression_score", "name", "name_similarity", "naming_method",
 )  # fmt: skip
 
 
