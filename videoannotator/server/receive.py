@@ -232,8 +232,7 @@ class _Part:
         """The rest is written; with `place`, the file is moved there."""
         if self._is_whole and place is None:
             return
-        await self._settled()
-        self._begin(self._finish, self._taken(), place)
+        self._begin(self._finish, tuple(self._work), self._taken(), place)
         await self._settled()
         self._is_whole = True
 
@@ -279,7 +278,9 @@ class _Part:
         except OSError as exc:
             raise of_disk(exc) from exc
 
-    def _finish(self, block: bytearray, place: Path | None) -> None:
+    def _finish(self, before: tuple[Future[None], ...], block: bytearray, place: Path | None) -> None:
+        for work in before:  # it was begun before this, so that it has a thread
+            work.result()
         if not self._is_whole:
             self._write(block)
             reach("upload.received")

@@ -107,9 +107,9 @@ async def _queue_form(
     place = workspace.artifacts.video_folder(job_id) / stored_name(upload.filename)
     async with removed_unless_queued(workspace, job_id) as queued:
         considering = _considered(order, workspace, caller, repeatable)
-        (asked, considered), _ = await both(considering, upload.move(place))
+        _, (asked, considered) = await both(upload.move(place), considering)
         admitting = _admit(workspace, place, upload.filename, asked, job_id=job_id, considered=considered)
-        job, _ = await both(admitting, upload.sync())
+        _, job = await both(upload.sync(), admitting)
         job = msgspec.structs.replace(job, video=msgspec.structs.replace(job.video, sha256=await upload.sha256()))
         return queued(await _submit(workspace, job, asked))
 
