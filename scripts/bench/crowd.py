@@ -6,8 +6,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
-from rig import KEY, Server, make_clip, percentile, say, workplace
+from lean import Lean, Refused, form_of
+from rig import Server, make_clip, percentile, say, workplace
 
 CLIENTS = 20
 SECONDS = 30.0
@@ -22,8 +22,9 @@ def main() -> None:
         pipelines = str(Path(__file__).parent / "pipelines")
         server = Server(folder / "storage", pipeline_dirs=pipelines, max_concurrent_jobs=str(SLOTS))
         server.submit(clip, "tells_time")  # the first one starts the prober
+        form = form_of(clip, "tells_time", config={"tells_time": {"steps": 5, "step_seconds": STAGE_SECONDS / 5}})
         until = time.perf_counter() + SECONDS
-        clients = [_Client(server.url, clip, until) for _ in range(CLIENTS)]
+        clients = [_Client(server.url, form, until) for _ in range(CLIENTS)]
         for client in clients:
             client.start()
         for client in clients:
@@ -32,7 +33,9 @@ def main() -> None:
         jobs = [job for client in clients for job in client.jobs]
         wrong = [error for client in clients for error in client.errors]
         say("errors of 20 clients in 30 s", len(wrong), "errors", asked=0, first=wrong[:1], submits=len(submits))
-        say("submit among 20 clients, p95", percentile(submits, 0.95) * 1e3, "ms", asked=200)
+        say("submit among 20 clients, p95", percentile(submits, 0.95) * 1e3, "ms", asked=200, worst=max(submits) * 1e3)
+        polls = [seconds for client in clients for seconds in client.polls]
+        say("poll among 20 clients, p95", percentile(polls, 0.95) * 1e3, "ms", polls=len(polls))
         say("a free slot waits for the next job, p95", percentile(_waits(jobs), 0.95) * 1e3, "ms", asked=250)
         say("jobs finished", len(jobs) / SECONDS, "jobs/s", slots=SLOTS, stage_seconds=STAGE_SECONDS)
         server.stop()
@@ -41,36 +44,33 @@ def main() -> None:
 class _Client(threading.Thread):
     """Submits a job, polls it to its end, and begins again."""
 
-    def __init__(self, url: str, clip: Path, until: float) -> None:
+    def __init__(self, url: str, form: bytes, until: float) -> None:
         super().__init__()
-        self._http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60)
-        self._video = clip.read_bytes()
+        self._server = Lean(url)
+        self._form = form
         self._until = until
         self.submits: list[float] = []
+        self.polls: list[float] = []
         self.jobs: list[dict[str, Any]] = []
         self.errors: list[str] = []
 
     def run(self) -> None:
-        with self._http:
-            while time.perf_counter() < self._until:
+        with self._server:
+            while time.perf_counter() < self._until and not self.errors:
                 try:
                     self._once()
-                except (httpx.HTTPError, AssertionError) as exc:
+                except (OSError, Refused, AssertionError) as exc:
                     self.errors.append(repr(exc))
 
     def _once(self) -> None:
-        config = f'{{"tells_time": {{"steps": 5, "step_seconds": {STAGE_SECONDS / 5}}}}}'
         began = time.perf_counter()
-        answer = self._http.post(
-            "/api/v1/jobs",
-            data={"selected_pipelines": "tells_time", "config": config},
-            files={"video": ("clip.mp4", self._video, "video/mp4")},
-        )
+        job = self._server.submit(self._form)
         self.submits.append(time.perf_counter() - began)
-        job = answer.raise_for_status().json()
         while job["status"] not in FINAL and time.perf_counter() < self._until:
             time.sleep(0.1)
-            job = self._http.get(f"/api/v1/jobs/{job['id']}").raise_for_status().json()
+            began = time.perf_counter()
+            job = self._server.job(job["id"])
+            self.polls.append(time.perf_counter() - began)
         if job["status"] in FINAL:
             assert job["status"] == "completed", job
             self.jobs.append(job)
