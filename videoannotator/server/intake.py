@@ -171,12 +171,11 @@ class Intake:
 
     async def _done_before(self, job: NewJob) -> Job | None:
         """A job on the same bytes that completed all that this one would run; they are read only if need be."""
-        alike = [old for old in await self._store.finished_alike(job.video.size_bytes) if self._covers(old, job)]
-        if not alike:
+        if not await self._store.has_finished_of_size(job.video.size_bytes):
             return None
         async with self._hashing:
             digest = await asyncio.to_thread(sha256, video_path(job))
-        return next((old for old in alike if old.video.sha256 == digest), None)
+        return next((old for old in await self._store.finished_with(digest) if self._covers(old, job)), None)
 
     def _covers(self, old: Job, job: NewJob) -> bool:
         done = {

@@ -448,5 +448,8 @@ class Store(Protocol):
     async def resume_batch(self, batch_id: str) -> None:
         """Raises NotFound (BATCH_NOT_FOUND)."""
 
-    async def finished_alike(self, size_bytes: int) -> tuple[Job, ...]:
-        """Completed jobs on files of exactly this size whose SHA-256 is known, newest first; 50 at most."""
+    async def has_finished_of_size(self, size_bytes: int) -> bool:
+        """Whether there is a completed job on a file of exactly this size, so that it is worth reading another."""
+
+    async def finished_with(self, sha256: str) -> tuple[Job, ...]:
+        """Completed jobs on files with this content, newest first; 50 at most."""

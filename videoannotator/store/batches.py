@@ -136,11 +136,19 @@ async def latest_jobs(database: Database, batch_id: str) -> dict[str, Job]:
     return {_first(job.id, earlier): job for job in jobs}
 
 
-async def finished_alike(database: Database, size_bytes: int) -> tuple[Job, ...]:
-    """Completed jobs on files of exactly this size whose content is known, newest first; 50 at most."""
-    sql = f"""{JOBS} WHERE json_extract(video, '$.size_bytes') = ? AND status = 'completed'
-        AND json_extract(video, '$.sha256') IS NOT NULL ORDER BY seq DESC LIMIT 50"""
-    return tuple(job_from(JobRow._make(row)) for row in await database.read(sql, (size_bytes,)))
+async def has_finished_of_size(database: Database, size_bytes: int) -> bool:
+    """Cameras write files of one size by the thousand: this says no more than that reading one may be worth it."""
+    sql = """SELECT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_by_size
+        WHERE json_extract(video, '$.size_bytes') = ? AND status = 'completed')"""
+    ((found,),) = await database.read(sql, (size_bytes,))
+    return bool(found)
+
+
+async def finished_with(database: Database, sha256: str) -> tuple[Job, ...]:
+    """Completed jobs on files with this content, newest first; 50 at most."""
+    sql = f"""{JOBS} INDEXED BY jobs_by_content WHERE json_extract(video, '$.sha256') = ? AND status = 'completed'
+        ORDER BY seq DESC LIMIT 50"""
+    return tuple(job_from(JobRow._make(row)) for row in await database.read(sql, (sha256,)))
 
 
 async def tally(database: Database, batch_id: str) -> BatchTally:

@@ -454,8 +454,11 @@ class SqliteStore(Store):
         await self._database.write(batches.resume, batch_id)
         self._bell.ring()
 
-    async def finished_alike(self, size_bytes: int) -> tuple[Job, ...]:
-        return await batches.finished_alike(self._database, size_bytes)
+    async def has_finished_of_size(self, size_bytes: int) -> bool:
+        return await batches.has_finished_of_size(self._database, size_bytes)
+
+    async def finished_with(self, sha256: str) -> tuple[Job, ...]:
+        return await batches.finished_with(self._database, sha256)
 
     # -- what is kept
 
