@@ -10,7 +10,13 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 BROWSER_COPY = "browser_copy"
-"""The stage that copies a video for browsers. Nobody selects it, and it finds nothing: alone it is no result."""
+"""The stage that copies a video for browsers."""
+
+PEOPLE = "people"
+"""The stage that puts faces and persons together."""
+
+AUTOMATIC = frozenset({BROWSER_COPY, PEOPLE})
+"""Stages that the program adds where they are needed. Nobody selects them, and they alone are no result."""
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
@@ -438,7 +444,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def selected_pipelines(self) -> tuple[str, ...]:
         """What a user asked for: the stages without those that the program added."""
-        return tuple(stage.pipeline for stage in self.stages if stage.pipeline != BROWSER_COPY)
+        return tuple(stage.pipeline for stage in self.stages if stage.pipeline not in AUTOMATIC)
 
     @property
     def current_stage(self) -> str | None:

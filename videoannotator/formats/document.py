@@ -3,13 +3,15 @@ A JSON object written part by part, its lists one row per line, so that hours of
 memory and two results can be compared line by line.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 _encode = msgspec.json.encode
+
+T = TypeVar("T")
 
 
 def write_document(file: Path, head: Mapping[str, Any], lists: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
@@ -24,6 +26,25 @@ def write_document(file: Path, head: Mapping[str, Any], lists: Mapping[str, Iter
                 out.write((b",\n" if number else b"\n") + _encode(row))
             out.write(b"\n]")
         out.write(b"\n}\n")
+
+
+def read_rows(file: Path, name: str, kind: type[T]) -> Iterator[T]:
+    """
+    The rows of one list of a file that `write_document` wrote, one in memory at a time; none where there is no such
+    list.
+
+    Raises:
+        msgspec.DecodeError: a row has another form.
+    """
+    begin, decoder = _encode(name) + b": [", msgspec.json.Decoder(kind)
+    with file.open("rb") as lines:
+        for line in lines:
+            if line.rstrip() == begin:
+                break
+        for line in lines:
+            if line.startswith(b"]"):
+                return
+            yield decoder.decode(line.rstrip(b",\n"))
 
 
 def seconds(value: float) -> float:

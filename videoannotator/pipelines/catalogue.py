@@ -18,7 +18,7 @@ import msgspec
 
 from videoannotator.environments import Environments
 from videoannotator.errors import FieldProblem, InvalidConfig, NotFound, Refused
-from videoannotator.jobs import BROWSER_COPY, NamedPicture, NewStage, StageError, Video
+from videoannotator.jobs import BROWSER_COPY, PEOPLE, NamedPicture, NewStage, StageError, Video
 from videoannotator.media.playable import browsers_play
 from videoannotator.models.catalogue import Models
 from videoannotator.models.shelf import Shelf
@@ -175,7 +175,7 @@ class Catalogue:
         self, video: Video, selected: Iterable[str], config: Mapping[str, Mapping[str, Any]]
     ) -> tuple[NewStage, ...]:
         """
-        The stages of a job on this video.
+        The stages of a job on this video; one more where faces and people can be put together.
 
         Raises:
             InvalidConfig: with every problem found; also when the video lacks what each of the pipelines needs.
@@ -187,6 +187,8 @@ class Catalogue:
         stages = tuple(self.stage(video, name, values) for name, values in complete.items())
         if (lacks := [s.skip_because for s in stages if s.skip_because]) and len(lacks) == len(stages):
             raise InvalidConfig((FieldProblem("video", lacks[0].message, lacks[0].code),))
+        if set(self.get(PEOPLE).after) <= complete.keys() and not lacks:
+            return (*stages, NewStage(PEOPLE, self.get(PEOPLE).defaults))
         return stages
 
     def stage(self, video: Video, name: str, values: dict[str, Any]) -> NewStage:

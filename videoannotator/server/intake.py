@@ -17,7 +17,7 @@ import msgspec
 from videoannotator.artifacts import sha256, stored_name, video_path
 from videoannotator.batches import BatchInput, BatchPlan, InputState
 from videoannotator.errors import Conflict, FieldProblem, InvalidConfig, StorageTrouble, VideoAnnotatorError
-from videoannotator.jobs import BROWSER_COPY, Batch, Job, NewJob, StageError, StageStatus, new_id
+from videoannotator.jobs import AUTOMATIC, Batch, Job, NewJob, StageError, StageStatus, new_id
 from videoannotator.logs import get_logger
 from videoannotator.server.datasets import find_video
 from videoannotator.server.submitting import removed_unless_queued
@@ -185,7 +185,7 @@ class Intake:
             and stage.provenance is not None
             and stage.provenance.pipeline_version == self._version(stage.pipeline)
         }
-        wanted = [stage for stage in job.stages if stage.skip_because is None and stage.pipeline != BROWSER_COPY]
+        wanted = [stage for stage in job.stages if stage.skip_because is None and stage.pipeline not in AUTOMATIC]
         return all(done.get(stage.pipeline) == stage.config for stage in wanted)
 
     def _version(self, pipeline: str) -> str | None:

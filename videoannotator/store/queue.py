@@ -9,7 +9,7 @@ from typing import Any
 
 from videoannotator.errors import Conflict, NotFound
 from videoannotator.jobs import (
-    BROWSER_COPY,
+    AUTOMATIC,
     Claim,
     Idempotency,
     Job,
@@ -107,7 +107,7 @@ def finish(
     incomplete = [stage for stage in job.stages if stage.status is not StageStatus.COMPLETED]
     error = _why_not_full(incomplete, not_shown)
     completed = {stage.pipeline for stage in job.stages if stage.status is StageStatus.COMPLETED}
-    if error is not None and completed <= {BROWSER_COPY}:
+    if error is not None and completed <= AUTOMATIC:
         return fail(connection, claim, error, now=now)
     return _completed(connection, claim, _both(error, shortfall), now)
 
