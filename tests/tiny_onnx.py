@@ -16,12 +16,13 @@ CELL = 160
 CELLS = SIDE // CELL
 
 
-def rtmo(folder: Path) -> Path:
+def rtmo(folder: Path, *, breaks: bool = False) -> Path:
     """
     RTMO's shapes: a person in each bright cell of a 4 x 4 grid.
 
     The score is the cell's brightness over 255; the box is the cell less 10 pixels at each side, given twice with the
     second one shifted by 2 pixels and 0.05 less sure; the keypoints are on the box's diagonal, each 0.9 sure.
+    One that `breaks` raises as soon as it sees a pixel of pure white.
     """
     folder.mkdir(parents=True, exist_ok=True)
     boxes, keypoints = _grid()
@@ -32,6 +33,7 @@ def rtmo(folder: Path) -> Path:
         "keypoints_of": numpy.concatenate([keypoints, keypoints], axis=1),
         "less": less,
         "whole": numpy.array([1 / 255.0]),
+        "nothing": numpy.zeros(1),
     }
     nodes = [
         helper.make_node("ReduceMean", ["input"], ["grey"], axes=[1], keepdims=1),
@@ -43,6 +45,15 @@ def rtmo(folder: Path) -> Path:
         helper.make_node("Concat", ["boxes", "sure"], ["dets"], axis=2),
         helper.make_node("Identity", ["keypoints_of"], ["keypoints"]),
     ]
+    if breaks:
+        nodes[-1:] = [
+            helper.make_node("ReduceMax", ["input"], ["brightest"], keepdims=0),
+            helper.make_node("Mul", ["brightest", "whole"], ["of_white"]),
+            helper.make_node("Floor", ["of_white"], ["is_white"]),
+            helper.make_node("Cast", ["is_white"], ["place"], to=TensorProto.INT64),
+            helper.make_node("Gather", ["nothing", "place"], ["taken"]),
+            helper.make_node("Add", ["keypoints_of", "taken"], ["keypoints"]),
+        ]
     number = 2 * CELLS**2
     graph = helper.make_graph(
         nodes,

@@ -17,6 +17,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 import threading
 from collections.abc import Iterable, Sequence
@@ -125,6 +126,11 @@ class Artifacts:
         except OSError as exc:
             raise storage_trouble(exc, folder) from exc
         return sealed
+
+    def kept(self, job_id: str, pipeline: str, token: int, outputs: Iterable[Output]) -> tuple[Output, ...]:
+        """Of these outputs the partial ones that an attempt left as plain files when it broke off."""
+        folder = self._attempt(job_id, pipeline, token)
+        return tuple(output.partial for output in outputs if _is_plain(folder / output.partial.name))
 
     def publish(self, job_id: str, pipeline: str, token: int, artifacts: Iterable[Artifact]) -> None:
         """Move sealed files to their place. Call after the store has accepted the stage's completion."""
@@ -313,6 +319,14 @@ def _seal(file: Path, pipeline: str, output: Output) -> Artifact:
     )
 
 
+def _is_plain(file: Path) -> bool:
+    try:
+        seen = file.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(seen.st_mode) and seen.st_nlink == 1
+
+
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -328,7 +342,7 @@ def _entry(artifact: Artifact) -> dict[str, Any]:
         "path": artifact.name,
         "size": artifact.size,
         "sha256": artifact.sha256,
-        "meta": {"pipeline": artifact.pipeline},
+        "meta": {"pipeline": artifact.pipeline} | ({"partial": True} if artifact.is_partial else {}),
     }
 
 

@@ -18,6 +18,9 @@ PEOPLE = "people"
 AUTOMATIC = frozenset({BROWSER_COPY, PEOPLE})
 """Stages that the program adds where they are needed. Nobody selects them, and they alone are no result."""
 
+PARTIAL = ".partial"
+"""In the name of a file, before its ending: it holds what was found until its stage broke off."""
+
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
@@ -108,6 +111,12 @@ class Output(msgspec.Struct, frozen=True):
     media_type: str
     in_zip: bool = True
 
+    @property
+    def partial(self) -> "Output":
+        """The same file where a stage broke off: what it had found until then. `faces.json`: `faces.partial.json`."""
+        stem, dot, suffix = self.name.rpartition(".")
+        return Output(f"{stem or suffix}{PARTIAL}{dot}{suffix if stem else ''}", self.role, self.media_type, False)
+
 
 class Artifact(msgspec.Struct, frozen=True, kw_only=True):
     """A file that a job made. `name` is flat and unique within the job."""
@@ -120,6 +129,11 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     in_zip: bool = True
     """Whether the ZIP for the Viewer holds it; some files there would displace others."""
+
+    @property
+    def is_partial(self) -> bool:
+        """It holds what was found until its stage broke off."""
+        return self.name.rpartition(".")[0].endswith(PARTIAL)
 
 
 class Interval(msgspec.Struct, frozen=True):

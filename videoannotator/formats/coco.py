@@ -53,12 +53,17 @@ def write_faces(
     *,
     engine: str,
     landmark_names: Sequence[str] = (),
+    until_seconds: float | None = None,
 ) -> None:
-    """Write `faces`, found in `samples`. Both are in the order of time; a face's sample is among the samples."""
+    """
+    Write `faces`, found in `samples`. Both are in the order of time; a face's sample is among the samples. Where only a
+    part of the video was looked at, `until_seconds` says up to where, and the file does too.
+    """
     info = {
         "description": "VideoAnnotator face analysis, COCO with video fields",
         "version": "1.0",
         "fields": ["face_id", "track_id", "timestamp", "frame_number"],
+        **partial_until(until_seconds),
     }
     write_document(
         file,
@@ -79,6 +84,11 @@ def read_faces(file: Path) -> tuple[tuple[Face, ...], tuple[Sample, ...]]:
         for a in document.annotations
     )
     return faces, tuple(samples.values())
+
+
+def partial_until(until_seconds: float | None) -> dict[str, Any]:
+    """What a file says of itself that holds a part only."""
+    return {} if until_seconds is None else {"partial": True, "until_seconds": seconds(until_seconds)}
 
 
 def video_row(video: Video) -> dict[str, Any]:

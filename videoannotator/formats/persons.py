@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from videoannotator.annotations import BoundingBox, Build, Keypoint, Person, Sample
-from videoannotator.formats.coco import image_row, video_row
+from videoannotator.formats.coco import image_row, partial_until, video_row
 from videoannotator.formats.document import pixels, seconds, share, write_document
 from videoannotator.jobs import Video
 
@@ -72,13 +72,15 @@ def write_persons(
     builds: Mapping[int, Build],
     build_method: str,
     min_keypoint_score: float,
+    until_seconds: float | None = None,
 ) -> None:
-    """Write `persons`, found in `samples`, both in the order of time; `builds` by track id."""
+    """Write `persons`, found in `samples`, both in the order of time; `builds` by track id. See `write_faces`."""
     info = {
         "description": "VideoAnnotator person tracking, COCO with video fields",
         "version": "1.0",
         "engine": engine,
         "min_keypoint_score": min_keypoint_score,
+        **partial_until(until_seconds),
     }
     category = {"id": PERSON, "name": "person", "supercategory": "person", "keypoints": KEYPOINTS, "skeleton": SKELETON}
     rows = (

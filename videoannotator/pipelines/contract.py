@@ -9,10 +9,11 @@ defaults, ranges, choices, outputs and known limits), and `NAME.py` has the code
 `run` is called in a process of its own that may be killed at any moment. It imports its model library inside the
 function, reads `stage.video_path`, writes files into `stage.output_folder`, calls `stage.report.progress` often (it is
 cheap) and raises to fail: `StageFailed` for what the user can understand, anything else counts as a bug. There is
-nothing to clean up. A function `prepare()` beside it, where there is one, imports what `run` will need; it is called
-while a process waits for its job. Work of more than some minutes should be kept in `stage.chunks()`, so that an attempt
-that was interrupted is continued: `looking.py` does it for whatever looks at frames one by one. The same input,
-parameters and versions must give the same bytes: no clock, no ids, no paths in what it writes.
+nothing to clean up; who breaks off half-way may keep what there is with `stage.keep_partial`. A function `prepare()`
+beside it, where there is one, imports what `run` will need; it is called while a process waits for its job. Work of
+more than some minutes should be kept in `stage.chunks()`, so that an attempt that was interrupted is continued:
+`looking.py` does it for whatever looks at frames one by one. The same input, parameters and versions must give the same
+bytes: no clock, no ids, no paths in what it writes.
 `tests/test_pipelines.py` holds every pipeline to this.
 
 What it needs beside its code stands in the declaration, with the engine that needs it: `modules` of this environment,
@@ -22,7 +23,7 @@ pipelines from elsewhere may bring both: `models/*.yaml`, and `environments/NAME
 that a parameter names (`holds: pictures`) arrive with their hashes as `stage.pictures`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -69,6 +70,14 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     """Where `chunks` are kept from one attempt to the next; None where they need not outlive the process."""
 
     chunk_seconds: float = 60.0
+
+    def keep_partial(self, outputs: Iterable[Output]) -> None:
+        """
+        The files are whole and hold what was found until now; the last thing to do before what broke off the work is
+        raised. They are kept, marked in their names, if no other attempt follows.
+        """
+        for output in outputs:
+            (self.output_folder / output.name).rename(self.output_folder / output.partial.name)
 
     def chunks(self) -> Chunks:
         """What an interrupted attempt at this very stage has kept, and where to keep more. Ask once."""

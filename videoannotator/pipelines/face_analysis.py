@@ -89,6 +89,9 @@ def run(stage: Stage) -> Result:
     )
     faces = _with_people(faces, seen, parameters, engine.names)
     _write(stage, faces, seen, parameters, engine.finder.landmark_names)
+    if seen.trouble:
+        stage.keep_partial(OUTPUTS)
+        raise seen.trouble
     stage.report.progress(stage.video.duration_seconds)
     return Result(
         annotations=len(faces),
@@ -98,6 +101,7 @@ def run(stage: Stage) -> Result:
         ledger=seen.ledger,
         intervals=tuple(Interval("face_track", t.onset, t.duration, f"face {t.id}", t.id) for t in tracks),
         named=_named(faces, tracks),
+        warnings=_withheld(faces, parameters),
         models=(*engine.finder.models, *((engine.emotions.used,) if engine.emotions else ())),
         device=engine.finder.device,
     )
@@ -111,6 +115,7 @@ def _write(stage: Stage, faces: list[Face], seen: Seen[Face], parameters: Parame
         seen.samples,
         engine=parameters.engine,
         landmark_names=names,
+        until_seconds=seen.until_seconds,
     )
     write_face_table(stage.output_folder / "face_analysis.csv", faces)
 
@@ -163,6 +168,25 @@ def _named(faces: Iterable[Face], tracks: Iterable[Track]) -> tuple[Named, ...]:
         for track in tracks
         if (who := found.get(track.id))
     )
+
+
+def _is_sure(face: Face, parameters: Parameters) -> bool:
+    """Whether it is large and clear enough to tell age, gender and expression."""
+    size = min(face.bounding_box.width, face.bounding_box.height)
+    return size >= parameters.min_trait_size and face.score >= parameters.min_trait_score
+
+
+def _withheld(faces: Iterable[Face], parameters: Parameters) -> tuple[str, ...]:
+    """Said in the manifest: what is missing in the files was left out, not forgotten."""
+    if not (parameters.age_gender or parameters.emotion):
+        return ()
+    count = sum(not _is_sure(face, parameters) for face in faces)
+    if not count:
+        return ()
+    limits = (
+        f"narrower or lower than {parameters.min_trait_size:g} pixels or less sure than {parameters.min_trait_score:g}"
+    )
+    return (f"Age, gender and expression of {count} faces are withheld: they are {limits}.",)
 
 
 def _key(face: Face) -> tuple[int, BoundingBox]:
@@ -220,16 +244,15 @@ class _Look:
     def at(self, frame: Frame, sample: Sample) -> list[Face]:
         scale = self._video.width / frame.image.shape[1]
         found = self.finder.find(frame.image, sample, self._parameters.min_face_size / scale)
-        return [self._in_video(self._as_far_as_sure(face, frame.image, scale), scale) for face in found]
+        return [self._as_far_as_sure(self._in_video(face, scale), frame.image, face.bounding_box) for face in found]
 
-    def _as_far_as_sure(self, face: Face, image: Any, scale: float) -> Face:
+    def _as_far_as_sure(self, face: Face, image: Any, box_in_image: BoundingBox) -> Face:
         """Without age, gender and expression where the face is too small or too doubtful for them."""
-        size = min(face.bounding_box.width, face.bounding_box.height) * scale
         traits = face.traits
-        if size < self._parameters.min_trait_size or face.score < self._parameters.min_trait_score:
+        if not _is_sure(face, self._parameters):
             traits = msgspec.structs.replace(traits, age=None, gender=None)
         elif self.emotions:
-            traits = msgspec.structs.replace(traits, emotions=self.emotions.of(image, face.bounding_box))
+            traits = msgspec.structs.replace(traits, emotions=self.emotions.of(image, box_in_image))
         return msgspec.structs.replace(face, traits=traits)
 
     def _in_video(self, face: Face, scale: float) -> Face:

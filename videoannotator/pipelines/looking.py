@@ -52,6 +52,16 @@ class Seen(Generic[T]):
         self.chunks = chunks
         """All of it again, complete, a chunk in memory at a time."""
 
+        self.trouble: Exception | None = None
+        """What broke it off: then the rest of the video was not looked at, and the ledger is empty."""
+
+    @property
+    def until_seconds(self) -> float | None:
+        """Up to where it was looked at; None where it was to the end."""
+        if self.trouble is None:
+            return None
+        return self.samples[-1].timestamp if self.samples else 0.0
+
 
 def look(
     stage: Stage,
@@ -69,6 +79,9 @@ def look(
         rate, max_side: see `Frames`; they are RGB.
         finder: makes what finds, while the first frames are decoded.
         lighter: takes from a find what is too large to be held for the whole video.
+
+    An engine that raises half-way does not lose what was found: see `Seen.trouble`. In what `finder` makes, and in the
+    file, everything is raised.
 
     Raises:
         StageFailed: FRAMES_LOST, NO_FRAMES.
@@ -94,12 +107,22 @@ def look(
         passing=stage.report.progress,
     ) as frames:
         with ahead(frames, frames_ahead) as coming:
-            for chunk in _chunks(coming, finder(), stage, chunks.seconds):
-                chunks.keep(msgspec.msgpack.encode(chunk))
-                take(chunk)
+            try:
+                for chunk in _chunks(coming, finder(), stage, chunks.seconds):
+                    chunks.keep(msgspec.msgpack.encode(chunk))
+                    take(chunk)
+            except _BrokeOff as broke:
+                seen.trouble = broke.why
+                return seen
         frames.check(stage.max_lost_frames)
         seen.ledger = frames.ledger
     return seen
+
+
+class _BrokeOff(Exception):
+    def __init__(self, why: Exception) -> None:
+        super().__init__(str(why))
+        self.why = why
 
 
 _NOTHING = Ledger(expected=None, decoded=0, failed=0, processed=0, skipped=0)
@@ -109,8 +132,14 @@ def _chunks(coming: Iterator[Frame], find: Find[T], stage: Stage, seconds: float
     samples: list[Sample] = []
     found: list[T] = []
     for frame in coming:
-        samples.append(Sample(frame.number, frame.timestamp, frame.pts))
-        found += find(frame, samples[-1])
+        sample = Sample(frame.number, frame.timestamp, frame.pts)
+        try:
+            found += find(frame, sample)
+        except Exception as exc:  # whatever it is: it is raised again when what was found is safe
+            if samples:
+                yield Chunk(samples, found)
+            raise _BrokeOff(exc) from exc
+        samples.append(sample)
         stage.report.progress(frame.timestamp)
         if frame.timestamp - samples[0].timestamp >= seconds:
             yield Chunk(samples, found)

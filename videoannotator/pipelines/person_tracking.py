@@ -84,8 +84,12 @@ def run(stage: Stage) -> Result:
         builds=of_track,
         build_method=METHOD,
         min_keypoint_score=parameters.min_keypoint_score,
+        until_seconds=seen.until_seconds,
     )
     write_person_table(stage.output_folder / "person_tracking.csv", persons, of_track, KEYPOINTS)
+    if seen.trouble:
+        stage.keep_partial(OUTPUTS)
+        raise seen.trouble
     stage.report.progress(stage.video.duration_seconds)
     return Result(
         annotations=len(persons),

@@ -179,9 +179,16 @@ class Store(Protocol):
         """
 
     async def fail_stage(
-        self, claim: Claim, pipeline: str, error: StageError, *, seconds: float, usage: Usage | None = None
+        self,
+        claim: Claim,
+        pipeline: str,
+        error: StageError,
+        *,
+        seconds: float,
+        usage: Usage | None = None,
+        partial: Sequence[Artifact] = (),
     ) -> None:
-        """Raises LeaseLost."""
+        """The stage failed; `partial` artifacts, of what it found before, are known. Raises LeaseLost."""
 
     async def put_back_stage(
         self, claim: Claim, pipeline: str, error: StageError, *, delay_seconds: float, eased: dict[str, Any] | None

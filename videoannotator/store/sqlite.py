@@ -201,9 +201,17 @@ class SqliteStore(Store):
         await self._fenced(stages.finish, claim, pipeline, result, now=self._now())
 
     async def fail_stage(
-        self, claim: Claim, pipeline: str, error: StageError, *, seconds: float, usage: Usage | None = None
+        self,
+        claim: Claim,
+        pipeline: str,
+        error: StageError,
+        *,
+        seconds: float,
+        usage: Usage | None = None,
+        partial: Sequence[Artifact] = (),
     ) -> None:
-        await self._fenced(stages.fail, claim, pipeline, error, seconds=seconds, usage=usage, now=self._now())
+        now = self._now()
+        await self._fenced(stages.fail, claim, pipeline, error, seconds=seconds, usage=usage, partial=partial, now=now)
 
     async def put_back_stage(
         self, claim: Claim, pipeline: str, error: StageError, *, delay_seconds: float, eased: dict[str, Any] | None

@@ -72,6 +72,7 @@ def fail(
     seconds: float,
     now: int,
     usage: Usage | None = None,
+    partial: Sequence[Artifact] = (),
 ) -> None:
     change = f"""status = 'failed', rate = NULL, eta_seconds = NULL, finished_at = :now, seconds = :seconds,
         error_code = :code, error_message = :message, retry_at = NULL,
@@ -79,6 +80,7 @@ def fail(
     values = {"seconds": seconds, "code": error.code, "message": error.message} | _used(usage)
     if _change(connection, claim, pipeline, change, "AND status IN ('pending', 'running')", now=now, **values) is None:
         raise _already_ended(connection, claim, pipeline)
+    _add_artifacts(connection, claim.job.id, pipeline, partial)
 
 
 def put_back(

@@ -17,7 +17,17 @@ from videoannotator.artifacts import Artifacts, video_path
 from videoannotator.errands.desk import Desk
 from videoannotator.errors import Refused, StageEnded, StageFailed, StorageTrouble, VideoAnnotatorError
 from videoannotator.faults import reach
-from videoannotator.jobs import Artifact, Claim, ModelFiles, NamedPicture, Provenance, Stage, StageError, StageResult
+from videoannotator.jobs import (
+    Artifact,
+    Claim,
+    ModelFiles,
+    NamedPicture,
+    Output,
+    Provenance,
+    Stage,
+    StageError,
+    StageResult,
+)
 from videoannotator.logs import get_logger
 from videoannotator.machine.resources import AtWork
 from videoannotator.pipelines.catalogue import Catalogue
@@ -217,7 +227,6 @@ class StageRun:
                 reach("stage.done")
                 sealed = await asyncio.to_thread(self._artifacts.seal, *self._where, done.outputs)
             except (StageEnded, StorageTrouble) as ended:
-                await asyncio.to_thread(self._artifacts.abandon, *self._where)
                 await self._end_badly(ended, time.monotonic() - started)
             except BaseException:
                 await asyncio.to_thread(self._artifacts.abandon, *self._where)
@@ -374,6 +383,7 @@ class StageRun:
         if retry is None:
             await self._fail(ended, seconds)
         else:
+            await asyncio.to_thread(self._artifacts.abandon, *self._where)
             await self._put_back(ended, retry)
 
     async def _put_back(self, ended: VideoAnnotatorError, retry: Retry) -> None:
@@ -390,13 +400,32 @@ class StageRun:
 
     async def _fail(self, ended: VideoAnnotatorError, seconds: float) -> None:
         self._log.warning("stage failed", code=ended.code, reason=str(ended))
-        error, pipeline = StageError(ended.code, str(ended)), self._stage.pipeline
+        partial = await asyncio.to_thread(self._partial) if isinstance(ended, StageFailed) else ()
+        names = ", ".join(artifact.name for artifact in partial)
+        told = f"{ended} What was found until then: {names}." if partial else str(ended)
+        error, pipeline = StageError(ended.code, told), self._stage.pipeline
         used = self._notes.used if self._notes else None
         await self._tools.insist(
-            lambda: self._store.fail_stage(self._claim, pipeline, error, seconds=round(seconds, 3), usage=used)
+            lambda: self._store.fail_stage(
+                self._claim, pipeline, error, seconds=round(seconds, 3), usage=used, partial=partial
+            )
         )
+        if partial:
+            await asyncio.to_thread(self._artifacts.publish, *self._where, partial)
+        else:
+            await asyncio.to_thread(self._artifacts.abandon, *self._where)
         await self._drop_chunks()
         self._is_over = True
+
+    def _partial(self) -> tuple[Artifact, ...]:
+        """What a stage that broke off has kept; nothing where that cannot be brought to disk."""
+        declared = self._tools.catalogue.get(self._stage.pipeline).outputs
+        outputs = [msgspec.convert(msgspec.structs.asdict(one), Output) for one in declared]
+        try:
+            return self._artifacts.seal(*self._where, self._artifacts.kept(*self._where, outputs))
+        except StorageTrouble as trouble:
+            self._log.warning("what was found is not kept", reason=str(trouble))
+            return ()
 
     async def _drop_chunks(self) -> None:
         await asyncio.to_thread(self._artifacts.drop_chunks, self._claim.job.id, self._stage.pipeline)
