@@ -392,7 +392,8 @@ async def test_cancel_is_quick(bench: Bench) -> None:
     assert 0.3 <= min(stubborn) < 0.8
 
 
-async def test_fifty_runs_side_by_side_leave_no_descriptor_and_no_process(bench: Bench) -> None:
+@pytest.mark.parametrize("runs", [10, pytest.param(50, marks=pytest.mark.slow)])
+async def test_runs_side_by_side_leave_no_descriptor_and_no_process(bench: Bench, runs: int) -> None:
     """A server runs for months."""
     await bench.run("behaves")
     before = descriptors()
@@ -402,7 +403,7 @@ async def test_fifty_runs_side_by_side_leave_no_descriptor_and_no_process(bench:
         with suppress(StageEnded):
             await _apart(bench, number).run(name)
 
-    for first in range(0, 50, 5):
+    for first in range(0, runs, 5):
         await asyncio.gather(*(one(number) for number in range(first, first + 5)))
 
     assert descriptors() == before

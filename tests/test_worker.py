@@ -52,7 +52,7 @@ async def until(workspace: Workspace, job_id: str, holds: Callable[[Job], bool])
     """The job as soon as something holds of it."""
     async with asyncio.timeout(LIMIT_SECONDS):
         while not holds(job := await workspace.store.get(job_id)):
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.02)
     return job
 
 

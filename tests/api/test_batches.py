@@ -33,7 +33,7 @@ def videos(tmp_path: Path, clips: Clips) -> Path:
 
 @pytest.fixture
 async def server(tmp_path: Path, videos: Path) -> AsyncIterator[Served]:
-    async with serving(tmp_path, data_roots=(tmp_path / "data",), max_concurrent_jobs=2) as served:
+    async with serving(tmp_path, data_roots=(tmp_path / "data",), max_concurrent_jobs=2, retry_attempts=1) as served:
         yield served
 
 

@@ -148,11 +148,14 @@ async def test_a_scan_of_many_files_delays_nobody_and_runs_once(tmp_path: Path, 
 
 async def test_a_server_that_stops_says_that_the_scan_was_interrupted(tmp_path: Path, data: Path) -> None:
     """Otherwise it would run for ever in the books."""
-    for number in range(100):  # more than can be looked at before the server is told to stop
-        os.link(data / "turned.mp4", data / f"{number:03}.mp4")
+    many = [data / f"{number:04}.mp4" for number in range(2000)]  # ten seconds' work, and the stop is a matter of one
+    for link in many:
+        os.link(data / "turned.mp4", link)
     async with serving(tmp_path, data_roots=(data,)) as server:
         dataset = await add(server, data)
         await server.http.post(f"/api/v1/datasets/{dataset}/videos/scan")
+    for link in many:
+        link.unlink()
 
     async with serving(tmp_path, data_roots=(data,)) as server:
         scan = (await server.http.get(f"/api/v1/datasets/{dataset}/videos")).json()["scan"]
