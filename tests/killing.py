@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -29,7 +30,7 @@ async def killed_until_final(
 
 def kill_a_stage(chance: random.Random) -> bool:
     """One of this process's stage processes, by SIGKILL, if there is one."""
-    stages = [child for child in psutil.Process().children() if _is_stage(child)]
+    stages = stages_below(psutil.Process())
     if not stages:
         return False
     try:
@@ -37,6 +38,21 @@ def kill_a_stage(chance: random.Random) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def stages_below(server: psutil.Process) -> list[psutil.Process]:
+    """The stage processes of a server: most are children of a nursery, which is a child of the server."""
+    with suppress(psutil.Error):
+        children = server.children()
+        return [process for near in children for process in (near, *_children(near)) if _is_stage(process)]
+    return []
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    with suppress(psutil.Error):
+        if "videoannotator.runner.nursery" in process.cmdline():
+            return process.children()
+    return []
 
 
 def _is_stage(process: psutil.Process) -> bool:

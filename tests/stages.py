@@ -78,10 +78,11 @@ class Bench:
         )
 
     def left(self) -> list[psutil.Process]:
-        """Living processes of this runner's stages, found in three ways; the guardian is none of them."""
+        """Living processes of this runner's stages, found in three ways; guardian and nursery are none of them."""
         marked = leftovers.carrying(leftovers.needle(leftovers.STORAGE_MARK, self.storage_id))
         told = [int(line) for line in self.pids.read_text().split()] if self.pids.exists() else []
-        below = [p.pid for p in psutil.Process().children(recursive=True) if p.pid != self.runner.guard.pid]
+        others = {self.runner.guard.pid, *self.runner.nursery_pids}
+        below = [p.pid for p in psutil.Process().children(recursive=True) if p.pid not in others]
         return [psutil.Process(pid) for pid in {*marked, *told, *below} if is_alive(pid)]
 
 

@@ -56,10 +56,11 @@ class Server:
         return int((self._folder / "guardian").read_text())
 
     def second_guardian(self, first: int) -> int | None:
-        """The server's child that carries no mark and is not the first one."""
-        marked = self.alive()
-        children = [child.pid for child in psutil.Process(self.process.pid).children()]
-        return next((pid for pid in children if pid not in marked and pid != first and is_alive(pid)), None)
+        """The server's child that runs the guardian's program and is not the first one."""
+        for child in psutil.Process(self.process.pid).children():
+            if child.pid != first and is_alive(child.pid) and "guardian.py" in " ".join(child.cmdline()):
+                return child.pid
+        return None
 
     def _told(self, name: str) -> int:
         file = self._folder / name

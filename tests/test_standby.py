@@ -47,6 +47,13 @@ async def found_by(
     return found
 
 
+async def expected(bench: Bench) -> psutil.Process:
+    """The one process that was made ready ahead."""
+    await until(lambda: bench.runner.waiting_pids)
+    (waiting,) = bench.left()
+    return waiting
+
+
 async def until(holds: Callable[[], object]) -> None:
     async with asyncio.timeout(10):
         while not holds():
@@ -57,7 +64,7 @@ async def test_a_stage_takes_the_process_that_has_loaded_ahead(bench: Bench) -> 
     """Half a second of imports is over before the video has been looked at; the log is still the stage's own."""
     bench.runner.expect(MAKING)
     bench.runner.expect(MAKING)
-    (waiting,) = bench.left()
+    waiting = await expected(bench)
 
     found = await found_by(bench)
 
@@ -69,7 +76,7 @@ async def test_a_stage_takes_the_process_that_has_loaded_ahead(bench: Bench) -> 
 async def test_another_pipeline_does_not_take_it(bench: Bench) -> None:
     """It has loaded the wrong things."""
     bench.runner.expect(MAKING)
-    (waiting,) = bench.left()
+    waiting = await expected(bench)
 
     await bench.run("behaves")
 
@@ -79,7 +86,7 @@ async def test_another_pipeline_does_not_take_it(bench: Bench) -> None:
 async def test_a_process_that_died_while_it_waited_costs_nothing(bench: Bench) -> None:
     """The stage gets another one; nobody hears of it."""
     bench.runner.expect(MAKING)
-    (waiting,) = bench.left()
+    waiting = await expected(bench)
     os.kill(waiting.pid, signal.SIGKILL)
     await until(lambda: waiting.status() == psutil.STATUS_ZOMBIE if psutil.pid_exists(waiting.pid) else True)
 
@@ -192,6 +199,7 @@ async def test_nothing_waits_when_the_runner_is_closed(tmp_path: Path) -> None:
         bench = Bench(runner, tmp_path, storage_id)
         await found_by(bench, WARMTH)
         runner.expect(msgspec.structs.replace(MAKING, threads=2))
+        await until(lambda: len(runner.waiting_pids) == 2)
         waiting = [process.pid for process in bench.left()]
 
     assert 2 == len(waiting)

@@ -82,8 +82,7 @@ class Ear(Generic[M]):
             try:
                 chunk = os.read(self._fd, _CHUNK_BYTES)
             except BlockingIOError:
-                loop = asyncio.get_running_loop()
-                await _ready(self._fd, loop.add_reader, loop.remove_reader)
+                await ready_to_read(self._fd)
             else:
                 self._bytes += len(chunk)
                 return chunk
@@ -107,8 +106,7 @@ async def tell(fd: int, frame: bytes) -> None:
         try:
             rest = rest[os.write(fd, rest) :]
         except BlockingIOError:
-            loop = asyncio.get_running_loop()
-            await _ready(fd, loop.add_writer, loop.remove_writer)
+            await ready_to_write(fd)
 
 
 async def exit_of(process: subprocess.Popen[bytes]) -> None:
@@ -121,12 +119,18 @@ async def exit_of(process: subprocess.Popen[bytes]) -> None:
         while process.poll() is None:  # noqa: ASYNC110  (nothing here tells us)
             await asyncio.sleep(0.01)
         return
-    if process.returncode is not None:
-        return
-    handle = os.pidfd_open(process.pid)
+    if process.returncode is None:
+        await end_of(process.pid)
+
+
+async def end_of(pid: int) -> None:
+    """Wait until any process has ended; at once where there is none with this number. Only where there are handles."""
     try:
-        loop = asyncio.get_running_loop()
-        await _ready(handle, loop.add_reader, loop.remove_reader)
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        await ready_to_read(handle)
     finally:
         os.close(handle)
 
@@ -136,6 +140,16 @@ async def within(seconds: float, event: asyncio.Future[Any]) -> bool:
     if seconds > 0:
         await asyncio.wait({event}, timeout=seconds)
     return event.done()
+
+
+async def ready_to_read(fd: int) -> None:
+    loop = asyncio.get_running_loop()
+    await _ready(fd, loop.add_reader, loop.remove_reader)
+
+
+async def ready_to_write(fd: int) -> None:
+    loop = asyncio.get_running_loop()
+    await _ready(fd, loop.add_writer, loop.remove_writer)
 
 
 async def _ready(fd: int, add: Callable[..., Any], remove: Callable[[int], Any]) -> None:

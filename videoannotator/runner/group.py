@@ -1,25 +1,24 @@
 """
 One process in a session of its own, the two pipes to it, and the certainty that it and all that it started ends.
 
-`subprocess.Popen` and not asyncio's: asyncio reaps a child the moment it dies, in another thread, and from then on its
-number may be somebody else's while its group is still to be killed. Here the dead leader is kept unreaped, and its
-number with it, until the last signal is sent. It is started from the loop's thread, because PDEATHSIG is about threads.
+Not asyncio's processes: asyncio reaps a child the moment it dies, in another thread, and from then on its number may be
+somebody else's while its group is still to be killed. Here the dead leader is kept unreaped, and its number with it,
+until the last signal is sent. It is started from the loop's thread, because PDEATHSIG is about threads.
 """
 
 import asyncio
 import os
 import signal
-import subprocess
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
-from videoannotator.errors import StageDied
 from videoannotator.logs import get_logger
 from videoannotator.runner import leftovers
-from videoannotator.runner.ear import Ear, exit_of, tell, within
+from videoannotator.runner.births import Child
+from videoannotator.runner.ear import Ear, tell, within
 
 M = TypeVar("M")
 T = TypeVar("T")
@@ -50,57 +49,50 @@ class Keeper(Protocol):
     async def in_thread(self, work: Callable[..., T], *args: Any, **kwargs: Any) -> T: ...
 
 
-class Group(Generic[M]):
-    """Made by `start` only. Whoever starts it ends it."""
+class Pipes(NamedTuple):
+    """Two pipes: to a process and from it."""
 
-    def __init__(
-        self, process: subprocess.Popen[bytes], keeper: Keeper, mark: bytes, ear: Ear[M], pipes: tuple[int, int]
-    ):
+    inner: int
+    """Its standard input."""
+
+    out: int
+    """Its standard output."""
+
+    hearing: int
+    telling: int
+
+
+@contextmanager
+def pipes() -> Iterator[Pipes]:
+    """When the block ends well the server's ends stay open, else none; those of the process are its own by then."""
+    with ExitStack() as on_failure, ExitStack() as inner_ends:
+        hearing, out = os.pipe()
+        on_failure.callback(os.close, hearing)
+        inner_ends.callback(os.close, out)
+        inner, telling = os.pipe()
+        on_failure.callback(os.close, telling)
+        inner_ends.callback(os.close, inner)
+        os.set_blocking(telling, False)
+        yield Pipes(inner, out, hearing, telling)
+        on_failure.pop_all()
+
+
+class Group(Generic[M]):
+    """Whoever makes it ends it."""
+
+    def __init__(self, process: Child, pipes: Pipes, *, kind: Any, keeper: Keeper, mark: bytes, who: str) -> None:
+        """A process that has just been started with these pipes, on which it says messages of `kind`."""
+        keeper.register(process.pid)
         self.pid = process.pid
-        self.ear = ear
+        self.ear: Ear[M] = Ear(pipes.hearing, kind, who=who)
         self._process = process
         self._keeper = keeper
         self._mark = mark
-        self._hearing, self._telling = pipes
+        self._hearing, self._telling = pipes.hearing, pipes.telling
         self._family: frozenset[leftovers.Seen] = frozenset()
-        self._exit = asyncio.ensure_future(exit_of(process))
+        self._exit = asyncio.ensure_future(process.ends())
+        self._exit_status: int | None = None
         self._ending: asyncio.Task[None] | None = None
-
-    @classmethod
-    def start(
-        cls,
-        argv: Sequence[str],
-        *,
-        env: Mapping[str, str],
-        errors: int,
-        kind: Any,
-        keeper: Keeper,
-        mark: bytes,
-        who: str,
-    ) -> "Group[M]":
-        """
-        Start `argv` with `errors` as its standard error; its standard output carries messages of `kind`.
-
-        Raises:
-            StageDied: it could not be started.
-        """
-        with ExitStack() as on_failure, ExitStack() as inner_ends:
-            hearing, out = os.pipe()
-            on_failure.callback(os.close, hearing)
-            inner_ends.callback(os.close, out)
-            inner, telling = os.pipe()
-            on_failure.callback(os.close, telling)
-            inner_ends.callback(os.close, inner)
-            os.set_blocking(telling, False)
-            try:
-                process = subprocess.Popen(
-                    argv, stdin=inner, stdout=out, stderr=errors, env=env, close_fds=True, start_new_session=True
-                )
-            except OSError as exc:
-                raise StageDied(f"{who} could not be started: {argv[0]}: {exc.strerror}.") from exc
-            on_failure.pop_all()
-        keeper.register(process.pid)
-        return cls(process, keeper, mark, Ear(hearing, kind, who=who), (hearing, telling))
 
     @property
     def has_left(self) -> bool:
@@ -119,8 +111,8 @@ class Group(Generic[M]):
     @property
     def exit_status(self) -> int:
         """Of the first process, negative for a signal; only after `end`."""
-        assert self._process.returncode is not None
-        return self._process.returncode
+        assert self._exit_status is not None
+        return self._exit_status
 
     async def tell(self, frame: bytes) -> None:
         """Say something to it; lost without a word when it has closed its ear, since what it says decides."""
@@ -173,8 +165,7 @@ class Group(Generic[M]):
         self._signal(signal.SIGKILL)
         await self._sweep()
         self._keeper.unregister(self.pid)
-        # It is dead, and on a busy machine the system takes up to 0.2 s all the same to let go of it.
-        await self._keeper.in_thread(self._process.wait)
+        self._exit_status = await self._process.reap(self._keeper.in_thread)
         await self._until_empty()
 
     def _signal(self, number: int) -> None:

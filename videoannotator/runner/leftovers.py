@@ -39,6 +39,11 @@ def needle(mark: str, value: str) -> bytes:
     return f"{mark}={value}\0".encode()
 
 
+def blank(value: str) -> str:
+    """What stands in the nursery's own environment where a stage's mark will be: as long, and found by nobody."""
+    return "-" * len(value)
+
+
 def family(pid: int) -> tuple[Seen, ...]:
     """A process and its living descendants, whatever group or session they are in."""
     found: dict[int, Seen] = {}

@@ -129,3 +129,34 @@ class Unreadable(msgspec.Struct, frozen=True, tag="unreadable", kw_only=True):
 
 
 ProbeMessage = Ready | Probed | Unreadable | Log
+
+
+class Bear(msgspec.Struct, frozen=True, tag="bear", kw_only=True):
+    """Server to nursery, with three descriptors: a stage process with just this environment."""
+
+    environ: dict[bytes, bytes]
+
+
+class Reap(msgspec.Struct, frozen=True, tag="reap"):
+    """Server to nursery: a process that has ended may be forgotten, and its number given to another."""
+
+    pid: int
+
+
+NurseryOrder = Bear | Reap
+
+
+class Born(msgspec.Struct, frozen=True, tag="born"):
+    pid: int
+
+
+class Stillborn(msgspec.Struct, frozen=True, tag="stillborn"):
+    reason: str
+
+
+class Reaped(msgspec.Struct, frozen=True, tag="reaped"):
+    exit_status: int
+    """Negative for a signal."""
+
+
+NurseryAnswer = Born | Stillborn | Reaped

@@ -17,8 +17,9 @@ from videoannotator.jobs import Usage
 from videoannotator.logs import get_logger
 from videoannotator.machine.devices import Devices
 from videoannotator.runner import leftovers, sandbox
+from videoannotator.runner.births import Births, Child, Started
 from videoannotator.runner.conversation import Audience, Conversation, Limits, settle
-from videoannotator.runner.group import SWEEP_SECONDS, Group, to_its_end
+from videoannotator.runner.group import SWEEP_SECONDS, Group, pipes, to_its_end
 from videoannotator.runner.guard import Guard
 from videoannotator.runner.log_file import LogFile
 from videoannotator.runner.messages import Done, Log, Message, Progress, Start
@@ -52,6 +53,8 @@ class Runner:
     ) -> None:
         self.guard = guard
         self._standby = Standby(self._end)
+        self._births = Births()
+        self._expected: dict[Making, asyncio.Task[None]] = {}
         self._devices = devices
         self._scratch = scratch
         """Where temporary files go before a process has a stage."""
@@ -82,7 +85,7 @@ class Runner:
                 try:
                     yield runner
                 finally:
-                    await to_its_end(asyncio.create_task(runner._standby.close()))
+                    await to_its_end(asyncio.create_task(runner._close()))
                     await _kill_all(threads, begin)
                     remove_scratch(scratch)
 
@@ -145,16 +148,32 @@ class Runner:
 
     def expect(self, making: Making) -> None:
         """A stage may follow in a moment: have a process for it that is loading its libraries already."""
-        if self._standby.has_one(making):
-            return
-        # Where it cannot be started, the stage will say so.
-        with open(os.devnull, "wb") as nowhere, suppress(StageDied):  # noqa: PTH123  (it does not block)
-            self._standby.put_fresh(Resident(self._begin(making, nowhere.fileno()), making))
+        if not self._standby.has_one(making) and making not in self._expected:
+            self._expected[making] = asyncio.create_task(self._make_ready(making), name=f"birth for {making.pipeline}")
+
+    async def _make_ready(self, making: Making) -> None:
+        try:
+            # Where it cannot be started, the stage will say so.
+            with open(os.devnull, "wb") as nowhere, suppress(StageDied):  # noqa: ASYNC230, PTH123  (it does not block)
+                self._standby.put_fresh(Resident(await self._begin(making, nowhere.fileno()), making))
+        finally:
+            del self._expected[making]
+
+    async def _close(self) -> None:
+        while self._expected:
+            await asyncio.wait(set(self._expected.values()))
+        await self._standby.close()
+        await self._births.close()
 
     @property
     def waiting_pids(self) -> tuple[int, ...]:
         """Of the processes that wait for a stage."""
         return self._standby.pids
+
+    @property
+    def nursery_pids(self) -> tuple[int, ...]:
+        """Of the processes that stage processes are forked from."""
+        return self._births.pids
 
     async def end_warm(self) -> None:
         """End the processes that wait and keep something in memory; it is free when this returns."""
@@ -168,10 +187,12 @@ class Runner:
         A process for one stage, and whether it is new. When the block is left the process is gone, or waits for
         another stage where it may.
         """
+        if making in self._expected:
+            await asyncio.wait({self._expected[making]})
         resident = self._standby.take(making, warmth.loaded if warmth else "")
         is_new = resident is None
         if resident is None:
-            resident = Resident(self._begin(making, errors), making)
+            resident = Resident(await self._begin(making, errors), making)
         resident.stays = False
         try:
             yield resident, is_new
@@ -198,44 +219,41 @@ class Runner:
                 return
             await asyncio.sleep(_PAUSE_SECONDS)
 
-    def _begin(self, making: Making, errors: int) -> Group[Message]:
-        argv = (making.interpreter, "-P", "-m", "videoannotator.runner.child")
-        group: Group[Message] = self.start(
-            argv,
-            errors=errors,
-            kind=Message,
-            threads=making.threads,
-            who=making.pipeline,
-            scratch=self._scratch,
-            environ=dict(making.environ),
-        )
-        sandbox.let_others_go_first(group.pid)  # from its first instruction on, while its interpreter starts already
-        return group
+    async def _begin(self, making: Making, errors: int) -> Group[Message]:
+        """Raises StageDied. Whoever is cancelled meanwhile leaves no process."""
+        birth = asyncio.create_task(self._bear(making, errors), name=f"birth for {making.pipeline}")
+        try:
+            return await to_its_end(birth)
+        except asyncio.CancelledError:
+            if birth.exception() is None:
+                await to_its_end(asyncio.create_task(self._end(Resident(birth.result(), making), 0)))
+            raise
+
+    async def _bear(self, making: Making, errors: int) -> Group[Message]:
+        environ, mark = self._environ(making.threads, self._scratch, dict(making.environ))
+        with pipes() as ends:
+            fds = (ends.inner, ends.out, errors)
+            child = await self._births.birth(making.interpreter, fds=fds, environ=environ, who=making.pipeline)
+            sandbox.let_others_go_first(child.pid)  # from its first instruction on, or nearly
+        return Group(child, ends, kind=Message, keeper=self, mark=mark, who=making.pipeline)
 
     def start(
-        self,
-        argv: tuple[str, ...],
-        *,
-        errors: int,
-        kind: Any,
-        threads: int,
-        who: str,
-        scratch: Path,
-        environ: Mapping[str, str] | None = None,
+        self, argv: tuple[str, ...], *, errors: int, kind: Any, threads: int, who: str, scratch: Path
     ) -> Group[Any]:
-        """A process of ours with the marks and the surroundings of a stage. Raises StageDied."""
+        """Another process of ours with the marks and the surroundings of a stage. Raises StageDied."""
+        environ, mark = self._environ(threads, scratch, {})
+        with pipes() as ends:
+            fds = (ends.inner, ends.out, errors)
+            child: Child = Started((*argv, str(os.getpid())), fds=fds, environ=environ, who=who)
+        return Group(child, ends, kind=kind, keeper=self, mark=mark, who=who)
+
+    def _environ(self, threads: int, scratch: Path, more: Mapping[str, str]) -> tuple[dict[str, str], bytes]:
+        """Of the next process, and the mark in it that no other has."""
         self._started += 1
-        stage_id = f"{self._life}-{self._started}"
+        stage_id = f"{self._life}-{self._started:08}"  # all of one length; see `nursery.py`
         marks = {leftovers.STORAGE_MARK: self._storage_id, leftovers.STAGE_MARK: stage_id}
-        return Group.start(
-            (*argv, str(os.getpid())),
-            env=surroundings(os.environ, threads, scratch) | dict(environ or {}) | marks,
-            errors=errors,
-            kind=kind,
-            keeper=self,
-            mark=leftovers.needle(leftovers.STAGE_MARK, stage_id),
-            who=who,
-        )
+        environ = surroundings(os.environ, threads, scratch) | dict(more) | marks
+        return environ, leftovers.needle(leftovers.STAGE_MARK, stage_id)
 
     @asynccontextmanager
     async def scratch(self) -> AsyncIterator[Path]:
