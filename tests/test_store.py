@@ -15,6 +15,7 @@ from videoannotator.jobs import (
     Artifact,
     Claim,
     Dataset,
+    Errands,
     Event,
     Interval,
     JobStatus,
@@ -103,6 +104,37 @@ async def test_an_added_job_reads_back_as_it_was_given(store: SqliteStore, clock
     assert job.status is JobStatus.PENDING
     assert job.queue_position == 1
     assert job.created_at == datetime.fromtimestamp(clock.now, UTC)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"pipelines": ()},
+        {"stages": (NewStage("voice_activity", {"rate": 1}, StageError("NO_AUDIO", "It has no sound.")),)},
+        {"owner": "key_1", "cache": False, "priority": -2, "tags": ("a", "a", "\u00e9")},
+        {"errands": Errands(video_url="https://x.org/a.mp4", callback_url="https://x.org/", db_location=Path("/x.db"))},
+    ],
+    ids=["plain", "nothing to do", "skipped", "of an owner", "with errands"],
+)
+async def test_what_a_verb_answers_is_what_is_read_afterwards(store: SqliteStore, fields: dict[str, Any]) -> None:
+    """Verbs answer without reading again what they have just written; two truths about a job would be none."""
+    await store.add(new_job(), new_job(owner="another"))
+    (added,) = await store.add(new_job(**({"pipelines": PIPELINES} | fields)))
+    read = [await store.get(added.id)]
+    while (claim := await store.claim("worker")) is not None and claim.job.id != added.id:
+        pass
+    assert claim is not None
+    read.append(await store.get(added.id))
+    for stage in claim.job.stages:
+        if not stage.status.is_final:
+            await complete(store, claim, stage.pipeline)
+    ended = await store.finish(claim)
+    read.append(await store.get(added.id))
+
+    untold = [msgspec.structs.replace(job, expected_seconds=None) for job in read]
+    assert [added, claim.job, ended] == untold
+    assert added.queue_position in (2, 3)
 
 
 async def test_jobs_are_added_all_or_none(store: SqliteStore) -> None:

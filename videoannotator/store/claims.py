@@ -9,7 +9,7 @@ from typing import Any
 from videoannotator.errors import LeaseLost
 from videoannotator.jobs import Claim, Job, JobStatus
 from videoannotator.store import journal, lanes
-from videoannotator.store.rows import read_job
+from videoannotator.store.rows import COLUMNS, JOBS, JobRow, job_from
 
 HELD = "id = :id AND lease_token = :token AND status IN ('running', 'cancelling')"
 """Of `jobs`: the claim holds it."""
@@ -17,11 +17,13 @@ HELD = "id = :id AND lease_token = :token AND status IN ('running', 'cancelling'
 STAGE_HELD = f"pipeline = :pipeline AND job = (SELECT seq FROM jobs WHERE {HELD})"  # noqa: S608
 """Of `stages`: a stage of the job that the claim holds."""
 
-NEXT = """
+NEXT = f"""
 UPDATE jobs SET status = 'running', attempts = attempts + 1, lease_token = lease_token + 1, worker = :worker,
     lease_until = :lease_until, started_at = :now
 WHERE seq = :seq AND status = 'pending'
-RETURNING id, lease_token"""
+RETURNING {COLUMNS}, lease_token"""  # noqa: S608
+
+_HELD_JOB = f"{JOBS} WHERE {HELD}"
 
 
 def claim(connection: sqlite3.Connection, worker: str, *, now: int, lease: int) -> Claim | None:
@@ -29,9 +31,9 @@ def claim(connection: sqlite3.Connection, worker: str, *, now: int, lease: int) 
     if head is None:
         return None
     values = {"seq": head.seq, "worker": worker, "now": now, "lease_until": now + lease}
-    ((job_id, token),) = connection.execute(NEXT, values).fetchall()
+    ((*row, token),) = connection.execute(NEXT, values).fetchall()
     lanes.leave(connection, head.lane)
-    job = read_job(connection, job_id)
+    job = job_from(JobRow._make(row))
     journal.job_update(connection, job, now)
     return Claim(job=job, worker=worker, token=token)
 
@@ -54,10 +56,10 @@ def log(
 
 def held(connection: sqlite3.Connection, claim: Claim) -> Job:
     """The job as it is now. Raises LeaseLost."""
-    sql = f"SELECT id FROM jobs WHERE {HELD}"  # noqa: S608
-    if not connection.execute(sql, of(claim)).fetchall():
+    rows = connection.execute(_HELD_JOB, of(claim)).fetchall()
+    if not rows:
         raise lost(claim)
-    return read_job(connection, claim.job.id)
+    return job_from(JobRow._make(rows[0]))
 
 
 def change_held(connection: sqlite3.Connection, claim: Claim, change: str, returning: str, **values: Any) -> Any:

@@ -82,6 +82,14 @@ def placed(connection: sqlite3.Connection, job: Job, now: int) -> Job:
     return job if ahead is None else msgspec.structs.replace(job, queue_position=1 + sum(ahead.values()))
 
 
+def placed_last(connection: sqlite3.Connection, job: Job, now: int) -> Job:
+    """The same for a job that was queued just now, behind all others of its lane."""
+    counts = connection.execute(COUNTS).fetchall()
+    if len(counts) == 1 and job.batch_id is None:  # nobody to take turns with
+        return msgspec.structs.replace(job, queue_position=counts[0][1])
+    return placed(connection, job, now)
+
+
 Running = Mapping[str, list[Left] | None]
 """What is left of each stage of the jobs that are worked on, in the order in which they were begun."""
 

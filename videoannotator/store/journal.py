@@ -4,6 +4,7 @@ writer's connection, called in the transaction of the change that they tell of. 
 """
 
 import sqlite3
+from functools import lru_cache
 from typing import Any
 
 from videoannotator.jobs import Claim, Job, Stage
@@ -50,6 +51,7 @@ def job_log(
     _append(connection, "job.log", claim.job, now, data)
 
 
+@lru_cache(maxsize=16)  # what shares a transaction is of nearly the same moment
 def iso(milliseconds: int) -> str:
     return moment(milliseconds).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 

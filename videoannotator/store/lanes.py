@@ -38,7 +38,9 @@ WHERE head.batch_id IS NULL OR head.batch_id NOT IN ({_PAUSED})"""  # noqa: S608
 COUNTS = "SELECT lane, count(*) FROM jobs INDEXED BY jobs_waiting WHERE status = 'pending' GROUP BY lane"
 
 _TAKE_TURN = """
-INSERT INTO turns (name, turn, served_at) VALUES (:name, (SELECT coalesce(max(turn), 0) + 1 FROM turns), :now)
+INSERT INTO turns (name, turn, served_at)
+SELECT name.column1, (SELECT coalesce(max(turn), 0) + 1 FROM turns), :now FROM (VALUES (:lane), (:owner)) AS name
+WHERE true
 ON CONFLICT (name) DO UPDATE SET turn = excluded.turn, served_at = excluded.served_at"""
 
 _LEAVE = """
@@ -72,8 +74,7 @@ def next_head(connection: sqlite3.Connection, now: int) -> Head | None:
         connection.execute("DELETE FROM turns")
         return None
     chosen = min(heads, key=lambda head: head.rank(now))
-    for name in (chosen.lane, f"@{chosen.owner}"):
-        connection.execute(_TAKE_TURN, {"name": name, "now": now})
+    connection.execute(_TAKE_TURN, {"lane": chosen.lane, "owner": f"@{chosen.owner}", "now": now})
     return chosen
 
 

@@ -5,12 +5,15 @@ and the event that tells of it.
 
 import sqlite3
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
+
+import msgspec
 
 from videoannotator.errors import Conflict, NotFound
 from videoannotator.jobs import (
     AUTOMATIC,
     Claim,
+    Errands,
     Idempotency,
     Job,
     JobStatus,
@@ -22,7 +25,7 @@ from videoannotator.jobs import (
 )
 from videoannotator.store import callers, errands, forecasts, inputs, journal, stages
 from videoannotator.store.claims import change_held, held
-from videoannotator.store.rows import as_json, read_job
+from videoannotator.store.rows import as_json, moment, read_job
 
 _SLICE = 2000
 """Rows deleted in one transaction, so that no other write waits for long."""
@@ -109,7 +112,7 @@ def finish(
     completed = {stage.pipeline for stage in job.stages if stage.status is StageStatus.COMPLETED}
     if error is not None and completed <= AUTOMATIC:
         return fail(connection, claim, error, now=now)
-    return _completed(connection, claim, _both(error, shortfall), now)
+    return _completed(connection, claim, job, _both(error, shortfall), now)
 
 
 def fail(connection: sqlite3.Connection, claim: Claim, error: StageError, *, now: int) -> Job:
@@ -177,7 +180,8 @@ def _add_batch(connection: sqlite3.Connection, name: str, now: int) -> str:
 def _add(connection: sqlite3.Connection, job: NewJob, batch_id: str | None, now: int) -> Job:
     _require_batch(connection, batch_id)
     seq = _insert_job(connection, job, batch_id, now)
-    connection.executemany("INSERT INTO job_tags (tag, job) VALUES (?, ?)", [(tag, seq) for tag in set(job.tags)])
+    if job.tags:
+        connection.executemany("INSERT INTO job_tags (tag, job) VALUES (?, ?)", [(tag, seq) for tag in set(job.tags)])
     stages.add(connection, seq, job.stages, now=now)
     errands.add(connection, seq, job.errands)
     if job.upload_id is not None:
@@ -185,9 +189,33 @@ def _add(connection: sqlite3.Connection, job: NewJob, batch_id: str | None, now:
     if job.retry_of is not None:
         carried = [stage.pipeline for stage in job.stages if stage.carried_over]
         stages.carry_over(connection, job.retry_of, job.id, carried)
-    added = forecasts.placed(connection, read_job(connection, job.id), now)
+    added = forecasts.placed_last(connection, _as_added(connection, job, batch_id, now), now)
     journal.job_update(connection, added, now)
     return added
+
+
+def _as_added(connection: sqlite3.Connection, job: NewJob, batch_id: str | None, now: int) -> Job:
+    """As it would be read now; read only where more than was given decides what it is."""
+    if job.retry_of is not None or job.errands != Errands():
+        return read_job(connection, job.id)
+    return Job(
+        id=job.id,
+        status=JobStatus.PENDING,
+        video=job.video,
+        video_path=job.video_path,
+        owns_video=job.owns_video,
+        stages=tuple(stages.as_added(stage, now) for stage in job.stages),
+        config=job.config,
+        tags=job.tags,
+        priority=job.priority,
+        attempts=0,
+        created_at=moment(now),
+        preset=job.preset,
+        preset_content=job.preset_content,
+        batch_id=batch_id,
+        cache=job.cache,
+        owner=job.owner,
+    )
 
 
 def _require_batch(connection: sqlite3.Connection, batch_id: str | None) -> None:
@@ -215,12 +243,19 @@ def _insert_job(connection: sqlite3.Connection, job: NewJob, batch_id: str | Non
         "tags": as_json(job.tags),
         "created_at": now,
     }
-    columns, places = ", ".join(values), ", ".join(f":{name}" for name in values)
-    sql = f"INSERT INTO jobs ({columns}) VALUES ({places}) ON CONFLICT (id) DO NOTHING RETURNING seq"  # noqa: S608
-    rows = connection.execute(sql, values).fetchall()
+    rows = connection.execute(_INSERT_JOB, values).fetchall()
     if not rows:
         raise Conflict(f"There is a job {job.id} already.", hint="Take a new id.", code="JOB_EXISTS")
     return int(rows[0][0])
+
+
+_GIVEN = (
+    *("id", "priority", "batch_id", "owner", "retry_of", "filename", "video", "video_path", "owns_video", "config"),
+    *("cache", "preset", "preset_content", "tags", "created_at"),
+)
+_INSERT_JOB = f"""
+INSERT INTO jobs ({", ".join(_GIVEN)}) VALUES ({", ".join(f":{name}" for name in _GIVEN)})
+ON CONFLICT (id) DO NOTHING RETURNING seq"""  # noqa: S608
 
 
 def _why_not_full(incomplete: Sequence[Stage], not_shown: Sequence[str]) -> StageError | None:
@@ -247,11 +282,13 @@ def _sentence(stage: Stage) -> str:
     return f"{stage.pipeline} {what}: {reason}" + ("" if reason.endswith((".", "!", "?")) else ".")
 
 
-def _completed(connection: sqlite3.Connection, claim: Claim, error: StageError | None, now: int) -> Job:
-    outcome = "full" if error is None else "partial"
+def _completed(connection: sqlite3.Connection, claim: Claim, held: Job, error: StageError | None, now: int) -> Job:
+    outcome: Literal["full", "partial"] = "full" if error is None else "partial"
     code, message = (None, None) if error is None else (error.code, error.message)
     _end_held(connection, claim, "completed", now, outcome=outcome, code=code, message=message)
-    job = read_job(connection, claim.job.id)
+    job = msgspec.structs.replace(
+        held, status=JobStatus.COMPLETED, finished_at=moment(now), outcome=outcome, error=error
+    )
     sql = "SELECT name FROM artifacts WHERE job = (SELECT seq FROM jobs WHERE id = ?) ORDER BY name"
     journal.job_complete(connection, job, now, [name for (name,) in connection.execute(sql, (job.id,)).fetchall()])
     return job

@@ -22,8 +22,7 @@ from videoannotator.jobs import (
     Video,
 )
 
-JOBS = """
-SELECT seq, id, status, video, video_path, owns_video, config, tags, priority, attempts, created_at, started_at,
+COLUMNS = """seq, id, status, video, video_path, owns_video, config, tags, priority, attempts, created_at, started_at,
     finished_at, outcome, error_code, error_message, stopped_after_seconds, preset, preset_content, batch_id, retry_of,
     cache,
     (SELECT json_group_array(json_object(
@@ -40,8 +39,10 @@ SELECT seq, id, status, video, video_path, owns_video, config, tags, priority, a
     (SELECT json_object('url', url, 'state', state, 'attempts', attempts, 'next_at', next_at,
         'last_attempt_at', last_attempt_at, 'last_status', last_status, 'last_error', last_error
     ) FROM callbacks WHERE job = jobs.seq),
-    owner
-FROM jobs"""
+    owner"""
+"""Of a row of `jobs`, with all that hangs on it; for `JobRow`, also behind RETURNING."""
+
+JOBS = f"SELECT {COLUMNS} FROM jobs"  # noqa: S608
 """Jobs with their stages, to be followed by WHERE; places in the queue are told by `forecasts`."""
 
 
@@ -100,6 +101,7 @@ class _StageRow(msgspec.Struct, frozen=True):
 
 
 _NONE = Errands()
+_encode = msgspec.json.Encoder().encode
 _stages = msgspec.json.Decoder(list[_StageRow])
 
 
@@ -215,7 +217,7 @@ def milliseconds(moment: datetime) -> int:
 
 
 def as_json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
+    return _encode(value).decode()
 
 
 def _stage_from(row: _StageRow) -> Stage:

@@ -15,11 +15,12 @@ from videoannotator.jobs import (
     Stage,
     StageError,
     StageResult,
+    StageStatus,
     Usage,
 )
 from videoannotator.store import forecasts, journal
 from videoannotator.store.claims import STAGE_HELD, held, of
-from videoannotator.store.rows import as_json, read_job
+from videoannotator.store.rows import as_json, moment, read_job
 
 _USAGE = """peak_memory_bytes = coalesce(:peak_memory_bytes, peak_memory_bytes),
     cpu_seconds = coalesce(:cpu_seconds, cpu_seconds)"""
@@ -112,6 +113,8 @@ def add(connection: sqlite3.Connection, job: int, stages: Sequence[NewStage], *,
     `job` is the job's seq, `first` the place of the first of them. What is to be skipped has ended at once; what is
     carried over begins as pending.
     """
+    if not stages:
+        return
     connection.executemany(
         """INSERT INTO stages (job, pipeline, position, config, status, finished_at, error_code, error_message)
         VALUES (:job, :pipeline, :position, :config, iif(:code IS NULL, 'pending', 'skipped'),
@@ -129,6 +132,15 @@ def add(connection: sqlite3.Connection, job: int, stages: Sequence[NewStage], *,
             for position, stage in enumerate(stages, start=first)
         ],
     )
+
+
+def as_added(stage: NewStage, now: int) -> Stage:
+    """As `add` has written it."""
+    error = stage.skip_because
+    if error is None:
+        return Stage(pipeline=stage.pipeline, config=stage.config)
+    skipped = StageStatus.SKIPPED
+    return Stage(pipeline=stage.pipeline, config=stage.config, status=skipped, finished_at=moment(now), error=error)
 
 
 def skip(connection: sqlite3.Connection, job: int, stages: Sequence[NewStage], *, now: int) -> None:
