@@ -9,9 +9,11 @@ seconds are told too.
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,12 +21,15 @@ from rig import CONSOLE_COMMAND, Server, percentile, say, wait_until, workplace
 from truth_sound import speech
 
 from tests.tiny_models import shelf_of
+from videoannotator.store.trouble import DATABASE
 
 ROUNDS = 7
 WORDS = {
     "model": "tiny", "language": "en", "beam_size": 1, "min_log_probability": -20.0, "max_compression": 1000.0,
 }  # fmt: skip
 SHORT, LONG = 60, 600
+REPOSITORY = Path(__file__).parents[2]
+STAGING = REPOSITORY / "tests" / "staging.py"
 
 BARE = """
 import json, sys, time
@@ -104,8 +109,7 @@ def _overhead(case: Case, clip: Path) -> None:
     for _ in range(1 + ROUNDS):
         print(clip, file=bare.stdin, flush=True)
         theirs.append(json.loads(bare.stdout.readline()))
-        stage = _stage(server, case, clip)
-        ours.append((stage["seconds"], stage["cpu_seconds"]))
+        ours.append(_stage(server, case, clip))
     bare.stdin.close()
     bare.wait(10)
     server.stop()
@@ -117,23 +121,36 @@ def _overhead(case: Case, clip: Path) -> None:
 
 
 def _memory(case: Case, short: Path, long: Path) -> None:
-    """Each in a new process: a warm one keeps what it had."""
-    server = case.server("cold", warm_seconds="0")
-    small, large = (max(_stage(server, case, clip)["peak_memory_bytes"] for _ in range(2)) for clip in (short, long))
-    server.stop()
+    """Of a process that does nothing but run the stage's function."""
+    small, large = (_peak_bytes(case, clip) for clip in (short, long))
     say(
         f"{case.pipeline}: peak memory, {LONG} s over {SHORT} s", large / small, "",
         asked=1.1, short_mib=round(small / 2**20), long_mib=round(large / 2**20),
     )  # fmt: skip
 
 
-def _stage(server: Server, case: Case, clip: Path) -> dict[str, Any]:
+def _peak_bytes(case: Case, clip: Path) -> int:
+    folder = case.folder / f"{case.pipeline}-{clip.stem}"
+    command = [sys.executable, str(STAGING), case.pipeline, str(clip), str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{case.pipeline} on {clip.name} ended with {process.returncode}")
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _stage(server: Server, case: Case, clip: Path) -> tuple[float, float]:
+    """Seconds by the clock and of the processors, as the server keeps them."""
     job = server.submit(clip, case.pipeline, config={case.pipeline: case.config})
     wait_until(lambda: server.job(job)["status"] in ("completed", "failed"), limit_seconds=300, every_seconds=0.02)
-    stage: dict[str, Any] = server.job(job)["stages"][0]
-    if stage["status"] != "completed":
-        raise RuntimeError(f"{case.pipeline}: {stage}")
-    return stage
+    with closing(sqlite3.connect(f"file:{server.storage / DATABASE}?mode=ro", uri=True)) as database:
+        asked = """SELECT s.status, s.seconds, s.cpu_seconds FROM stages AS s JOIN jobs AS j ON j.seq = s.job
+            WHERE j.id = ? AND s.pipeline = ?"""
+        status, seconds, cpu_seconds = database.execute(asked, (job, case.pipeline)).fetchone()
+    if status != "completed":
+        raise RuntimeError(f"{case.pipeline} ended as {status}")
+    return seconds, cpu_seconds
 
 
 def _clip(folder: Path, seconds: int) -> Path:

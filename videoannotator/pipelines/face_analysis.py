@@ -57,6 +57,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
     min_trait_score: float
     max_gap: float
     min_track_duration: float
+    min_track_score: float
     max_side: int
 
 
@@ -85,6 +86,7 @@ def run(stage: Stage) -> Result:
         max_gap_seconds=parameters.max_gap,
         min_duration_seconds=parameters.min_track_duration,
         min_score=parameters.min_score,
+        min_best_score=parameters.min_track_score if parameters.engine == "mediapipe" else 0.0,
         likeness=_likeness(seen, parameters),
     )
     faces = _with_people(faces, seen, parameters, engine.names)

@@ -2,7 +2,7 @@
 Finds over time: which face or person of one frame is which of the next, by ByteTrack (in supervision).
 
 A detector's false alarms come and go from frame to frame, people stay: what makes no track of the least duration is
-left out.
+left out. What stays and is never a sure find is a false alarm too: a stain, a cup, a pattern.
 """
 
 import itertools
@@ -63,6 +63,7 @@ def tracked(
     max_gap_seconds: float,
     min_duration_seconds: float,
     min_score: float,
+    min_best_score: float = 0.0,
     likeness: Likeness[Find] | None = None,
 ) -> tuple[list[Find], list[Track]]:
     """
@@ -75,6 +76,7 @@ def tracked(
         max_gap_seconds: who is hidden for longer gets a new id.
         min_duration_seconds: shorter tracks are left out, with their finds.
         min_score: a track begins only with a find of that score.
+        min_best_score: tracks without a find of that score are left out, with their finds.
     """
     if not any(finds.values()):
         return [], []  # spares the second that the import of supervision takes
@@ -87,7 +89,7 @@ def tracked(
     tracks: list[Track] = []
     for run in runs:
         onset, duration = _time(run[0]), _time(run[-1]) - _time(run[0]) + step_seconds
-        if duration >= min_duration_seconds - ROUNDING_SECONDS:
+        if duration >= min_duration_seconds - ROUNDING_SECONDS and max(f.score for f in run) >= min_best_score:
             tracks.append(Track(len(tracks) + 1, onset, duration))
             kept += [msgspec.structs.replace(find, track_id=len(tracks)) for find in run]
     return sorted(kept, key=lambda f: (f.sample.frame_number, f.track_id)), tracks
