@@ -1,5 +1,6 @@
 """Voice: heard where somebody speaks, nowhere else, and as the library itself would hear it."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import msgspec
 import pytest
 
 from tests.clips import SPEECH_AT, Clips, ffmpeg
-from tests.staging import CATALOGUE, Ran, run
+from tests.staging import CATALOGUE, Ran, run, start
 from videoannotator.annotations import Turn
 from videoannotator.formats.rttm import read_rttm
 from videoannotator.formats.table import read_table
@@ -121,3 +122,21 @@ def test_a_long_recording_is_heard_in_blocks_without_a_seam(clips: Clips) -> Non
     assert in_threads == blocks
     ours = numpy.concatenate([numpy.array(block.probabilities) for block in blocks])
     assert numpy.allclose(ours[:-1], get_vad_model()(whole).reshape(-1)[:-1], atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pipeline", ["voice_activity", "speech_recognition"])
+def test_ten_minutes_take_no_more_memory_than_one(pipeline: str, clips: Clips, tmp_path: Path) -> None:
+    """A day of recording on a laptop. Asked: a tenth more at most."""
+    peaks = []
+    for minutes in (1, 10):
+        clip = tmp_path / f"{minutes}.mkv"
+        ffmpeg("-f", "lavfi", "-i", "color=gray:s=32x32:r=1", "-stream_loop", "-1", "-i", clips.path("speech.mp4"),
+               "-map", "0:v", "-map", "1:a", "-t", str(60 * minutes), "-c:v", "libx264", clip)  # fmt: skip
+        with start(pipeline, clip, tmp_path / f"out{minutes}") as process:
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0
+        peaks.append(usage.ru_maxrss)
+
+    assert peaks[1] <= 1.1 * peaks[0]
