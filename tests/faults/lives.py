@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -36,10 +37,11 @@ class House:
         self.acknowledged: dict[str, str] = {}
         """Job to the pipelines that were asked of it."""
 
-    def life(self, fault: str = "", **settings: str) -> "Life":
+    def life(self, fault: str = "", *, under: Sequence[str] = (), **settings: str) -> "Life":
+        """`under`: a program that starts the server and leaves it its process number."""
         names = self._settings | {"api_key": ADMIN, "pipeline_dirs": str(self.pipelines)} | settings
         environ = {f"VIDEOANNOTATOR_{name.upper()}": value for name, value in names.items()}
-        return Life(self, environ | {"VIDEOANNOTATOR_FAULT": fault})
+        return Life(self, environ | {"VIDEOANNOTATOR_FAULT": fault}, under)
 
     # -- what must hold when all is over
 
@@ -83,10 +85,10 @@ class House:
 class Life:
     """One process: `videoannotator serve`. Leaving the block kills it."""
 
-    def __init__(self, house: House, environ: dict[str, str]) -> None:
+    def __init__(self, house: House, environ: dict[str, str], under: Sequence[str] = ()) -> None:
         self._house = house
         self._fault = environ["VIDEOANNOTATOR_FAULT"]
-        command = [sys.executable, "-m", "videoannotator", "serve", "--port", "0"]
+        command = [*under, sys.executable, "-m", "videoannotator", "serve", "--port", "0"]
         # A file and no pipe: one that nobody reads would stop the server when it is full.
         self._log = house.storage.parent / f"life-{time.monotonic_ns()}.log"
         with self._log.open("w") as log:
