@@ -3,7 +3,8 @@ Several probing processes side by side, so that a file that hangs delays nobody 
 hundreds of files are looked at as fast as the cores allow.
 
 One process looks at some two hundred ordinary files a second, and to start another one takes as long as dozens of them:
-it is started only when somebody has waited for a while, and leaves again when it is idle. Who waits is served in turn.
+it is started only when there was always somebody who waited for a while, and leaves again when it is idle. Who waits is
+served in turn.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ MOST = 4
 """Probing is mostly reading; four processes of some 50 MiB keep two cores busy although one of them hangs."""
 
 PATIENCE_SECONDS = 0.25
-"""What somebody waits for a process that is there before another one is started."""
+"""How long there is always somebody who waits for a process, before another one is started."""
 
 log = get_logger(__name__)
 
@@ -39,6 +40,9 @@ class Probers:
         """Nobody works with them. The one that was used last is at the end."""
 
         self._waiting: deque[asyncio.Future[Prober]] = deque()
+        self._impatience: asyncio.TimerHandle | None = None
+        """Set while somebody waits."""
+
         self._growing: asyncio.Task[None] | None = None
 
     @classmethod
@@ -53,6 +57,7 @@ class Probers:
             try:
                 yield probers
             finally:
+                probers._be_patient()
                 if probers._growing is not None:
                     await stop(probers._growing)
 
@@ -77,7 +82,7 @@ class Probers:
         loop = asyncio.get_running_loop()
         mine: asyncio.Future[Prober] = loop.create_future()
         self._waiting.append(mine)
-        impatience = loop.call_later(self._patience, self._grow)
+        self._impatience = self._impatience or loop.call_later(self._patience, self._grow)
         try:
             return await mine
         except asyncio.CancelledError:
@@ -88,7 +93,8 @@ class Probers:
                 self._give(mine.result())
             raise
         finally:
-            impatience.cancel()
+            if not self._waiting:
+                self._be_patient()
 
     def _give(self, prober: Prober) -> None:
         """To who waits longest, or back."""
@@ -98,6 +104,11 @@ class Probers:
                 waiter.set_result(prober)
                 return
         self._idle.append(prober)
+
+    def _be_patient(self) -> None:
+        if self._impatience is not None:
+            self._impatience.cancel()
+            self._impatience = None
 
     def _grow(self) -> None:
         if self._growing is None or self._growing.done():
