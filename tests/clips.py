@@ -142,6 +142,16 @@ def _dissolve(clips: Clips, made: Path) -> None:
            "smptebars=s=320x240:r=25", "-filter_complex", joined, "-map", "[v]", "-c:v", "libx264", made)  # fmt: skip
 
 
+def _colours(clips: Clips, made: Path) -> None:
+    """A red, a green and a blue room of 2 s each, upside down in the file."""
+    rooms = [f"color={name}:s=320x240:r=10:d=2,drawgrid=w=40:h={size}" for name, size in (("red", 40), ("green", 17))]
+    rooms.append("color=blue:s=320x240:r=10:d=2,drawgrid=w=90:h=60")
+    inputs = [part for room in rooms for part in ("-f", "lavfi", "-i", room)]
+    joined = "concat=n=3,drawbox=w=iw:h=40:c=white:t=fill,vflip,hflip"
+    ffmpeg(*inputs, "-filter_complex", joined, "-c:v", "libx264", made)
+    made.write_bytes(_with_matrix(-1, 0, 0, -1)(made.read_bytes()))
+
+
 def _lights(clips: Clips, made: Path) -> None:
     """One shot: a flash at 1 s, more light from 2 s on, a lamp at the right from 3 to 4 s; 5 s long."""
     lamp = "geq=lum='lum(X,Y)*(0.25+0.75*X/W)':cb='cb(X,Y)':cr='cr(X,Y)':enable='between(t,3,4)'"
@@ -272,6 +282,7 @@ STORIES: dict[str, Maker] = {
     "fades.mp4": _fades,
     "dissolve.mp4": _dissolve,
     "lights.mp4": _lights,
+    "colours.mp4": _colours,
     "minutes.mp4": _minutes,
     "speech.mp4": _speech,
 }

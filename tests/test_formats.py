@@ -51,7 +51,9 @@ FACES = (
 SCENES = (
     Scene(0.5, 1.0, 0, 12, None),
     Scene(1.0, 4.0, 12, 87, 0.8, Transition("cut", 1.0, 1.0)),
-    Scene(4.0, 5.0, 87, 112, 0.6, Transition("dissolve", 3.8, 4.24)),
+    Scene(
+        4.0, 5.0, 87, 112, 0.6, Transition("dissolve", 3.8, 4.24), (("a room", 0.9), ("a car", 0.1)), "scene_0003.jpg"
+    ),
 )
 TURNS = (Turn(0.7, 0.8, score=0.91), Turn(2.4, 1.1, score=None))
 

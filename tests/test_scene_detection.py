@@ -4,19 +4,28 @@ import itertools
 import os
 from pathlib import Path
 
+import cv2
 import pytest
 
+from tests import tiny_onnx
 from tests.clips import Clips, ffmpeg
-from tests.staging import Ran, run, start
+from tests.staging import Ran, Recorder, run, start
 from tests.viewer import drawn_scenes
 from videoannotator.annotations import Scene
+from videoannotator.errors import Refused, StageFailed
 from videoannotator.formats.scenes import read_scenes
 from videoannotator.formats.table import read_table
 from videoannotator.media.frames import Frames
 from videoannotator.media.probe import probe
+from videoannotator.pipelines.catalogue import Catalogue
+from videoannotator.pipelines.contract import Result, Stage
 from videoannotator.pipelines.scene_cuts import Boundary
+from videoannotator.pipelines.scene_detection import run as find_scenes
 from videoannotator.pipelines.scene_detection import scenes_between
 from videoannotator.pipelines.scene_detectors import Content
+from videoannotator.pipelines.scene_labels import MODEL
+from videoannotator.pipelines.scene_thumbnails import Every, Thumbnail, of_scenes
+from videoannotator.settings import Settings
 
 
 def scenes_of(ran: Ran) -> tuple[Scene, ...]:
@@ -202,3 +211,98 @@ def test_the_viewer_draws_found_scenes(clips: Clips, tmp_path: Path) -> None:
 
     assert len(drawn_scenes(ran.folder / "scene_detection.json")) == 4
     assert [row["onset"] for row in read_table(ran.folder / "scene_detection.csv")] == ["0.0", "2.0", "3.0", "5.0"]
+
+
+# Pictures of scenes
+
+
+def test_each_scene_has_a_picture_from_its_middle_and_upright(clips: Clips, tmp_path: Path) -> None:
+    """What people look at first; white is at the top, and the file holds it upside down."""
+    ran = run("scene_detection", clips.path("colours.mp4"), tmp_path / "out", {"thumbnail_side": 128})
+
+    scenes = scenes_of(ran)
+    assert [s.thumbnail for s in scenes] == ["scene_0001.jpg", "scene_0002.jpg", "scene_0003.jpg"]
+    assert [row["thumbnail"] for row in read_table(ran.folder / "scene_detection.csv")] == [s.thumbnail for s in scenes]
+    for scene, strongest in zip(scenes, (2, 1, 0), strict=True):
+        image = cv2.imread(str(ran.folder / str(scene.thumbnail)))
+        assert image.shape == (96, 128, 3)
+        assert image[:10].min() > 200
+        assert image[50:].mean(axis=(0, 1)).argmax() == strongest
+
+
+def test_the_picture_is_the_one_nearest_to_the_middle() -> None:
+    """By presentation time, of two that are kept in a second."""
+    every = Every()
+    kept = [Thumbnail(at, b"") for at in (0.0, 0.4, 0.52, 0.98, 1.04, 1.5, 2.6, 4.0) if every.takes(at)]
+    scenes = [Scene(0.0, 1.9, 0, 1), Scene(1.9, 2.5, 1, 2), Scene(2.5, 4.4, 2, 3)]
+
+    assert [t.timestamp for t in kept] == [0.0, 0.52, 1.04, 1.5, 2.6, 4.0]
+    assert [t and t.timestamp for t in of_scenes(scenes, kept)] == [1.04, None, 4.0]
+
+
+def test_without_thumbnails_there_are_none(clips: Clips, tmp_path: Path) -> None:
+    """For who must not keep pictures."""
+    ran = run("scene_detection", clips.path("colours.mp4"), tmp_path / "out", {"thumbnail_side": 0})
+
+    assert set(ran.files) == {"scene_detection.json", "scene_detection.csv"}
+    assert [s.thumbnail for s in scenes_of(ran)] == [None] * 3
+
+
+@pytest.fixture(scope="module")
+def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
+    """With CLIP imported, a tiny one that knows three colours."""
+    folder = tmp_path_factory.mktemp("clip")
+    found = Catalogue.of(Settings(storage_dir=folder / "storage"))
+    found.supplies.shelf.bring_in(tiny_onnx.clip(folder / "made"), MODEL)
+    return found
+
+
+def labelled(catalogue: Catalogue, clip: Path, folder: Path, **config: object) -> Result:
+    """As a worker does it: what the declaration asks for arrives with the stage."""
+    folder.mkdir()
+    complete = catalogue.require(["scene_detection"], {"scene_detection": {"labels": "clip", **config}})
+    declaration = catalogue.get("scene_detection")
+    return find_scenes(
+        Stage(
+            video_path=clip,
+            video=probe(clip),
+            config=complete["scene_detection"],
+            output_folder=folder,
+            threads=1,
+            max_lost_frames=0.01,
+            report=Recorder(),
+            models=catalogue.supplies.models(declaration, complete["scene_detection"]),
+        )
+    )
+
+
+def test_scenes_get_the_word_that_fits_best(catalogue: Catalogue, clips: Clips, tmp_path: Path) -> None:
+    """In the field that the Viewer prints on the bar, and the others' shares beside it."""
+    words = "green, a  blue room, red"
+
+    result = labelled(catalogue, clips.path("colours.mp4"), tmp_path / "out", label_words=words)
+
+    scenes = read_scenes(tmp_path / "out" / "scene_detection.json")
+    assert [s.labels[0][0] for s in scenes] == ["red", "green", "a blue room"]
+    assert all(sum(share for _, share in s.labels) == pytest.approx(1, abs=1e-3) for s in scenes)
+    assert [row["scene_type"] for row in drawn_scenes(tmp_path / "out" / "scene_detection.json")] == [
+        i.label for i in result.intervals
+    ]
+    assert [model.name for model in result.models] == [MODEL]
+    assert max(cv2.imread(str(tmp_path / "out" / "scene_0001.jpg")).shape) == 192
+
+
+def test_labels_without_the_model_are_refused_with_the_command(tmp_path: Path) -> None:
+    """Before anything starts."""
+    bare = Catalogue.of(Settings(storage_dir=tmp_path))
+
+    with pytest.raises(Refused, match=MODEL) as refused:
+        bare.require(["scene_detection"], {"scene_detection": {"labels": "clip"}})
+
+    assert f"videoannotator models pull {MODEL}" in str(refused.value.hint)
+
+
+def test_one_word_is_nothing_to_compare(catalogue: Catalogue, clips: Clips, tmp_path: Path) -> None:
+    """Its share would be 1 for every scene."""
+    with pytest.raises(StageFailed, match="2 to 200"):
+        labelled(catalogue, clips.path("colours.mp4"), tmp_path / "out", label_words=" kitchen , kitchen,")

@@ -10,6 +10,9 @@ from typing import Any
 import numpy
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 
 SIDE = 640
 CELL = 160
@@ -120,6 +123,44 @@ def hsemotion(folder: Path) -> Path:
         [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(bias, "bias")],
     )
     _save(graph, folder / "enet_b0_8_best_vgaf.onnx")
+    return folder
+
+
+def clip(folder: Path) -> Path:
+    """
+    CLIP's files and shapes. A picture's vector is its mean colour; a text's is the sum over its words, and a word is
+    red, green or blue or says nothing.
+    """
+    (folder / "onnx").mkdir(parents=True, exist_ok=True)
+    grey = numpy.zeros((4, 3, 1, 1), numpy.float32)
+    grey[:3, :, 0, 0] = numpy.eye(3)
+    picture = helper.make_graph(
+        [
+            helper.make_node("GlobalAveragePool", ["pixel_values"], ["mean"]),
+            helper.make_node("Conv", ["mean", "weights"], ["each"]),
+            helper.make_node("Flatten", ["each"], ["image_embeds"]),
+        ],
+        "clip_vision",
+        [helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, ["batch", 3, 224, 224])],
+        [helper.make_tensor_value_info("image_embeds", TensorProto.FLOAT, ["batch", 4])],
+        [numpy_helper.from_array(grey, "weights")],
+    )
+    words = numpy.concatenate([numpy.full((1, 4), 0.01), numpy.eye(4)[:3]]).astype(numpy.float32)
+    text = helper.make_graph(
+        [
+            helper.make_node("Gather", ["words", "input_ids"], ["each"]),
+            helper.make_node("ReduceMean", ["each"], ["text_embeds"], axes=[1], keepdims=0),
+        ],
+        "clip_text",
+        [helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "tokens"])],
+        [helper.make_tensor_value_info("text_embeds", TensorProto.FLOAT, ["batch", 4])],
+        [numpy_helper.from_array(words, "words")],
+    )
+    _save(picture, folder / "onnx" / "vision_model.onnx")
+    _save(text, folder / "onnx" / "text_model.onnx")
+    tokenizer = Tokenizer(WordLevel({"[UNK]": 0, "red": 1, "green": 2, "blue": 3}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
     return folder
 
 

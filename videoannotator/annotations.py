@@ -55,6 +55,12 @@ class Scene(msgspec.Struct, frozen=True):
     transition: Transition | None = None
     """What begins it; None for the first. The scene begins in the middle of it."""
 
+    labels: tuple[tuple[str, float], ...] = ()
+    """Words and how well each fits, compared with the others, the best first; empty where none were asked for."""
+
+    thumbnail: str | None = None
+    """The file with a picture of it."""
+
     @property
     def duration(self) -> float:
         return self.end_time - self.start_time

@@ -2,8 +2,9 @@
 Scenes as JSON: a list `scenes`, and the same as COCO behind it.
 
 Source: COCO as in `coco.py`; the list `scenes` is what the Video Annotation Viewer draws. It takes the file for scenes
-only if the word COCO stands in `info.description` and `scenes` stands near the front, and passes over `transition`: how
-the scene begins. The COCO part has one image, the first frame of the scene, and one annotation, the whole frame, for
+only if the word COCO stands in `info.description` and `scenes` stands near the front, and passes over `transition`, how
+the scene begins, and `thumbnail`, the file with a picture of it. `scene_type` is the best of `all_scores` where labels
+were asked for. The COCO part has one image, the first frame of the scene, and one annotation, the whole frame, for
 each scene.
 
 Losses: seconds are rounded to 0.000001 and scores to 0.0001. The `pts` of a scene's first frame is not kept.
@@ -21,7 +22,7 @@ from videoannotator.formats.document import seconds, share, write_document
 from videoannotator.jobs import Video
 
 SCENE_TYPE = "scene"
-"""What the Viewer prints on the bar. Kinds of scenes are not told apart."""
+"""What the Viewer prints on the bar of a scene without a label."""
 
 
 class _Row(msgspec.Struct):
@@ -31,6 +32,8 @@ class _Row(msgspec.Struct):
     frame_end: int
     score: float | None = None
     transition: Transition | None = None
+    all_scores: dict[str, float] = {}
+    thumbnail: str | None = None
 
 
 class _Document(msgspec.Struct):
@@ -56,25 +59,33 @@ def write_scenes(file: Path, video: Video, scenes: Sequence[Scene]) -> None:
 def read_scenes(file: Path) -> tuple[Scene, ...]:
     """What `write_scenes` wrote. Raises msgspec.DecodeError for anything else."""
     rows = msgspec.json.decode(file.read_bytes(), type=_Document).scenes
-    return tuple(Scene(r.start_time, r.end_time, r.frame_start, r.frame_end, r.score, r.transition) for r in rows)
+    return tuple(
+        Scene(
+            r.start_time, r.end_time, r.frame_start, r.frame_end, r.score, r.transition,
+            tuple(r.all_scores.items()), r.thumbnail,
+        )
+        for r in rows
+    )  # fmt: skip
 
 
 def _scene(number: int, scene: Scene) -> dict[str, Any]:
     score = {} if scene.score is None else {"score": share(scene.score)}
     begun = {} if scene.transition is None else {"transition": _transition(scene.transition)}
-    return (
-        {
-            "id": number,
-            "start_time": seconds(scene.start_time),
-            "end_time": seconds(scene.end_time),
-            "duration": seconds(scene.duration),
-            "frame_start": scene.frame_start,
-            "frame_end": scene.frame_end,
-            "scene_type": SCENE_TYPE,
-        }
-        | score
-        | begun
-    )
+    labels = {"all_scores": {word: share(value) for word, value in scene.labels}} if scene.labels else {}
+    thumbnail = {} if scene.thumbnail is None else {"thumbnail": scene.thumbnail}
+    return {
+        "id": number,
+        "start_time": seconds(scene.start_time),
+        "end_time": seconds(scene.end_time),
+        "duration": seconds(scene.duration),
+        "frame_start": scene.frame_start,
+        "frame_end": scene.frame_end,
+        "scene_type": scene.labels[0][0] if scene.labels else SCENE_TYPE,
+        **score,
+        **begun,
+        **labels,
+        **thumbnail,
+    }
 
 
 def _transition(transition: Transition) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def read_table(file: Path) -> list[dict[str, str]]:
 def write_scene_table(file: Path, scenes: Iterable[Scene]) -> None:
     write_table(
         file,
-        (*_COMMON, "frame_end", "score", "begins_by", "transition_start", "transition_end"),
+        (*_COMMON, "frame_end", "score", "begins_by", "transition_start", "transition_end", "label", "thumbnail"),
         (
             (
                 seconds(s.start_time),
@@ -55,6 +55,8 @@ def write_scene_table(file: Path, scenes: Iterable[Scene]) -> None:
                 s.frame_end,
                 None if s.score is None else share(s.score),
                 *_transition(s.transition),
+                s.labels[0][0] if s.labels else None,
+                s.thumbnail,
             )
             for s in scenes
         ),

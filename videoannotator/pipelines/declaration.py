@@ -104,6 +104,8 @@ class Component(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
 
 class DeclaredOutput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     name: str
+    """With `*` in it where there are several, numbered."""
+
     format: str
     role: str
     media_type: str

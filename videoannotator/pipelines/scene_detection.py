@@ -10,6 +10,7 @@ timestamps. The measures are kept in chunks, so that an attempt that was interru
 from collections.abc import Iterator, Sequence
 from itertools import chain, count, pairwise
 from statistics import median
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -17,13 +18,15 @@ from videoannotator.annotations import Scene, Transition
 from videoannotator.formats.scenes import write_scenes
 from videoannotator.formats.table import write_scene_table
 from videoannotator.jobs import Interval, Ledger, Output
-from videoannotator.media.frames import Frame, Frames
+from videoannotator.media.frames import Conversion, Frames
 from videoannotator.pipelines import scene_detectors
 from videoannotator.pipelines.ahead import ahead
 from videoannotator.pipelines.chunks import Chunks
 from videoannotator.pipelines.contract import Result, Stage
 from videoannotator.pipelines.scene_cuts import Boundary, Cuts
+from videoannotator.pipelines.scene_labels import MODEL, Labels, words_of
 from videoannotator.pipelines.scene_measures import Look, Measures, tiny
+from videoannotator.pipelines.scene_thumbnails import Every, Thumbnail, of_scenes, picture, smaller, thumbnail
 from videoannotator.pipelines.scene_transitions import Dissolves, Fades, together
 
 OUTPUTS = (
@@ -36,6 +39,9 @@ FRAMES_AHEAD = 256
 DECODER_THREADS = 4
 """At least: decoding is nearly all the work, and pictures wait for one another, so more threads than cores help."""
 
+LABELLED_SIDE = 448
+"""Pixels of the longer side: enough for 224 of the shorter in most videos."""
+
 NO_RATE = 25.0
 ROUNDING_SECONDS = 1e-6
 """Two timestamps that far apart are the same: a scene of exactly the least length is long enough."""
@@ -43,6 +49,9 @@ ROUNDING_SECONDS = 1e-6
 
 class Parameters(scene_detectors.Choice, frozen=True, kw_only=True):
     engine: str
+    thumbnail_side: int
+    labels: Literal["off", "clip"]
+    label_words: str
     structure: bool
     fades: bool
     dissolves: bool
@@ -50,6 +59,11 @@ class Parameters(scene_detectors.Choice, frozen=True, kw_only=True):
     fade_bias: float
     min_scene_length: float
     max_side: int
+
+    @property
+    def largest_thumbnail(self) -> int:
+        """The longer side of the pictures that are kept; 0 for none."""
+        return self.thumbnail_side if self.labels == "off" else max(LABELLED_SIDE, self.thumbnail_side)
 
 
 Times = dict[int, float]
@@ -62,19 +76,27 @@ def prepare() -> None:
 
 def run(stage: Stage) -> Result:
     parameters = stage.parameters(Parameters)
-    found, times, ledger = _find(stage, parameters)
+    labels = _labels(stage, parameters)
+    chunks = stage.chunks()
+    found, times, ledger = _find(stage, parameters, chunks)
     scenes = scenes_between(found, times, parameters.min_scene_length, _end(stage, times))
+    scenes = tuple(_with_thumbnails(stage, parameters, scenes, chunks, labels))
     write_scenes(stage.output_folder / "scene_detection.json", stage.video, scenes)
     write_scene_table(stage.output_folder / "scene_detection.csv", scenes)
     stage.report.progress(stage.video.duration_seconds)
     return Result(
         annotations=len(scenes),
-        outputs=OUTPUTS,
+        outputs=OUTPUTS + tuple(Output(s.thumbnail, "image", "image/jpeg") for s in scenes if s.thumbnail),
         engine=parameters.engine,
-        libraries=("scenedetect", "opencv-python-headless", "av", "numpy"),
+        libraries=("scenedetect", "opencv-python-headless", "av", "numpy", *(labels.libraries if labels else ())),
         ledger=ledger,
-        intervals=tuple(Interval("scene", scene.start_time, scene.duration) for scene in scenes),
+        intervals=tuple(_interval(scene) for scene in scenes),
+        models=(labels.used,) if labels else (),
     )
+
+
+def _interval(scene: Scene) -> Interval:
+    return Interval("scene", scene.start_time, scene.duration, scene.labels[0][0] if scene.labels else "")
 
 
 def scenes_between(found: Sequence[Boundary], times: Times, min_length: float, end: float) -> tuple[Scene, ...]:
@@ -115,24 +137,41 @@ def _far_apart(found: Sequence[Boundary], times: Times, min_length: float, end: 
     return kept
 
 
-def _find(stage: Stage, parameters: Parameters) -> tuple[list[Boundary], Times, Ledger]:
-    chunks = stage.chunks()
+class Kept(msgspec.Struct, frozen=True):
+    """A stretch of the video, as far as it is needed again."""
+
+    measures: Measures
+    """Empty where nobody can go on from them."""
+
+    thumbnails: list[Thumbnail]
+
+
+class _Seen(NamedTuple):
+    """A frame as it comes from the decoder's thread."""
+
+    number: int
+    timestamp: float
+    image: Any
+    """BGR, for the detector."""
+
+    large: Any
+    """BGR, for a thumbnail; None where none is taken of it."""
+
+
+def _find(stage: Stage, parameters: Parameters, chunks: Chunks) -> tuple[list[Boundary], Times, Ledger]:
     before_last, last = _reached(chunks)
     with (
         Frames(
             stage.video_path,
             stage.video,
-            rate=None,
-            pixel_format="bgr24",
-            max_side=parameters.max_side,
             threads=max(DECODER_THREADS, stage.threads),
             after=before_last,
             passing=stage.report.progress,
         ) as frames,
-        ahead(frames, FRAMES_AHEAD) as coming,
+        ahead(_seen(frames, stage, parameters), FRAMES_AHEAD) as coming,
     ):
         finder, times = _Finder(parameters), Times()
-        for look in chain(_kept(chunks), _keeping(_looks(coming, parameters, last), chunks, stage)):
+        for look in chain(_kept(chunks), _keeping(coming, parameters, last, chunks, stage)):
             times[look.number] = look.timestamp
             finder.take(look)
         frames.check(stage.max_lost_frames)
@@ -145,37 +184,77 @@ def _reached(chunks: Chunks) -> tuple[int, int]:
 
     The last one is needed again, because the next is compared with it.
     """
-    numbers = msgspec.msgpack.decode(chunks[-1], type=Measures).numbers if len(chunks) else []
+    numbers = msgspec.msgpack.decode(chunks[-1], type=Kept).measures.numbers if len(chunks) else []
     return (numbers[-2] if len(numbers) > 1 else -1), (numbers[-1] if numbers else -1)
 
 
 def _kept(chunks: Chunks) -> Iterator[Look]:
     """Of earlier attempts."""
     for number in range(chunks.earlier):
-        yield from msgspec.msgpack.decode(chunks[number], type=Measures).looks()
+        yield from msgspec.msgpack.decode(chunks[number], type=Kept).measures.looks()
 
 
-def _keeping(looks: Iterator[Look], chunks: Chunks, stage: Stage) -> Iterator[Look]:
-    measures = Measures()
-    for look in looks:
+def _seen(frames: Frames, stage: Stage, parameters: Parameters) -> Iterator[_Seen]:
+    small = Conversion(stage.video, "bgr24", parameters.max_side)
+    large = Conversion(stage.video, "bgr24", parameters.largest_thumbnail)
+    every = Every()
+    for frame in frames.pictures():
+        image, taken = small(frame.decoded), None
+        if parameters.largest_thumbnail and every.takes(frame.timestamp):
+            is_same = parameters.largest_thumbnail == parameters.max_side
+            taken = image if is_same else large(frame.decoded)
+        yield _Seen(frame.number, frame.timestamp, image, taken)
+
+
+def _keeping(
+    coming: Iterator[_Seen], parameters: Parameters, last: int, chunks: Chunks, stage: Stage
+) -> Iterator[Look]:
+    """Looks at the frames behind number `last`."""
+    statistic = scene_detectors.statistic(parameters)
+    kept = Kept(Measures(), [])
+    began: float | None = None
+    for seen in coming:
+        value, is_told = statistic(seen.number, seen.image)
+        if seen.number <= last:
+            continue
+        look = Look(seen.number, seen.timestamp, value, is_told, *tiny(seen.image))
         yield look
         stage.report.progress(look.timestamp)
-        if stage.chunks_folder is None:
+        if stage.chunks_folder is not None:
+            kept.measures.add(look)
+        if seen.large is not None:
+            kept.thumbnails.append(thumbnail(seen.timestamp, seen.large))
+        began = seen.timestamp if began is None else began
+        if seen.timestamp - began >= chunks.seconds:
+            chunks.keep(msgspec.msgpack.encode(kept))
+            kept, began = Kept(Measures(), []), None
+    if began is not None:
+        chunks.keep(msgspec.msgpack.encode(kept))
+
+
+def _labels(stage: Stage, parameters: Parameters) -> Labels | None:
+    if parameters.labels == "off":
+        return None
+    model = stage.model(MODEL)
+    assert model is not None, "the declaration says that labels need it"
+    return Labels(model, words_of(parameters.label_words), threads=stage.threads)
+
+
+def _with_thumbnails(
+    stage: Stage, parameters: Parameters, scenes: Sequence[Scene], chunks: Chunks, labels: Labels | None
+) -> Iterator[Scene]:
+    """The scenes with what their pictures show; the pictures are written."""
+    taken = (t for chunk in chunks for t in msgspec.msgpack.decode(chunk, type=Kept).thumbnails)
+    for number, (scene, found) in enumerate(zip(scenes, of_scenes(scenes, taken), strict=True), start=1):
+        if found is None:
+            yield scene
             continue
-        measures.add(look)
-        if look.timestamp - measures.timestamps[0] >= chunks.seconds:
-            chunks.keep(msgspec.msgpack.encode(measures))
-            measures = Measures()
-
-
-def _looks(coming: Iterator[Frame], parameters: Parameters, last: int) -> Iterator[Look]:
-    """At the frames behind number `last`."""
-    statistic = scene_detectors.statistic(parameters)
-    for frame in coming:
-        value, is_told = statistic(frame.number, frame.image)
-        if frame.number > last:
-            brightness, picture = tiny(frame.image)
-            yield Look(frame.number, frame.timestamp, value, is_told, brightness, picture)
+        words = tuple(labels.of(picture(found)).items()) if labels else ()
+        name = None
+        if parameters.thumbnail_side:
+            name = f"scene_{number:04d}.jpg"
+            (stage.output_folder / name).write_bytes(smaller(found, parameters.thumbnail_side).jpeg)
+        yield msgspec.structs.replace(scene, labels=words, thumbnail=name)
 
 
 class _Finder:

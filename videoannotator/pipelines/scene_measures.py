@@ -26,11 +26,16 @@ class Look(msgspec.Struct, frozen=True, dict=True):
     is_told: bool
     """A detector that looks at two frames only said that a scene begins here."""
 
-    brightness: float
-    """Mean over the frame, 0 to 255."""
+    colour: tuple[float, float, float]
+    """Mean over the frame of blue, green and red, 0 to 255."""
 
     picture: Any
     """HEIGHT x WIDTH, uint8, grey."""
+
+    @property
+    def brightness(self) -> float:
+        """Mean over the frame, 0 to 255."""
+        return sum(self.colour) / 3
 
     @cached_property
     def contrast(self) -> float:
@@ -60,12 +65,13 @@ _GRAIN = 3.0
 """Grey levels that a pixel differs without saying anything."""
 
 
-def tiny(image: Any) -> tuple[float, Any]:
-    """How bright a BGR picture is, and the tiny grey picture of it, averaged over areas against noise."""
+def tiny(image: Any) -> tuple[tuple[float, float, float], Any]:
+    """The mean colour of a BGR picture, and the tiny grey picture of it, averaged over areas against noise."""
     import cv2
 
-    colours = cv2.resize(image, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
-    return sum(cv2.mean(colours)[:3]) / 3, cv2.cvtColor(colours, cv2.COLOR_BGR2GRAY)
+    small = cv2.resize(image, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
+    blue, green, red, _ = cv2.mean(small)
+    return (blue, green, red), cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)
 
 
 class Measures(msgspec.Struct, frozen=True):
@@ -75,7 +81,7 @@ class Measures(msgspec.Struct, frozen=True):
     timestamps: list[float] = []
     statistics: list[float] = []
     told: list[bool] = []
-    brightness: list[float] = []
+    colours: list[tuple[float, float, float]] = []
     pictures: list[bytes] = []
 
     def add(self, look: Look) -> None:
@@ -83,13 +89,13 @@ class Measures(msgspec.Struct, frozen=True):
         self.timestamps.append(look.timestamp)
         self.statistics.append(look.statistic)
         self.told.append(look.is_told)
-        self.brightness.append(look.brightness)
+        self.colours.append(look.colour)
         self.pictures.append(look.picture.tobytes())
 
     def looks(self) -> Iterator[Look]:
         import numpy
 
-        columns = self.numbers, self.timestamps, self.statistics, self.told, self.brightness, self.pictures
-        for number, timestamp, statistic, is_told, brightness, picture in zip(*columns, strict=True):
+        columns = self.numbers, self.timestamps, self.statistics, self.told, self.colours, self.pictures
+        for number, timestamp, statistic, is_told, colour, picture in zip(*columns, strict=True):
             pixels = numpy.frombuffer(picture, numpy.uint8).reshape(HEIGHT, WIDTH)
-            yield Look(number, timestamp, statistic, is_told, brightness, pixels)
+            yield Look(number, timestamp, statistic, is_told, colour, pixels)

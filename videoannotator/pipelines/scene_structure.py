@@ -13,6 +13,12 @@ SHIFT_X, SHIFT_Y = WIDTH // 8, HEIGHT // 7
 FLAT = 3.0
 """Contrast in grey levels below which a picture has no structure: darkness, a white wall, a lens that is covered."""
 
+OTHER_COLOURS = 0.3
+"""Sum of the differences of the shares. A flash takes a warm room by 0.2 towards white; from red to green it is 2."""
+
+DARK = 10.0
+"""Grey levels below which colours mean nothing."""
+
 ALIKE_AS_THEY_ARE = 0.9
 """From here on light need not be taken away to see that two pictures are alike."""
 
@@ -21,14 +27,26 @@ _MIDDLE = slice(SHIFT_Y, HEIGHT - SHIFT_Y), slice(SHIFT_X, WIDTH - SHIFT_X)
 
 def likeness(one: Look, other: Look) -> float | None:
     """
-    -1 to 1; 0 where one of them is flat, None where both are and nothing can be said.
+    -1 to 1; 0 where one of them is flat or of other colours, None where both are flat and nothing can be said.
 
     Frames of one shot that follow each other have more than 0.7, other pictures less than 0.3; light does not count.
     """
     if one.contrast < FLAT or other.contrast < FLAT:
         return 0.0 if one.contrast >= FLAT or other.contrast >= FLAT else None
+    if _other_colours(one, other):
+        return 0.0
     as_it_is = _best(one.picture, other.picture)
     return as_it_is if as_it_is >= ALIKE_AS_THEY_ARE else _best(one.relief, other.relief)
+
+
+def _other_colours(one: Look, other: Look) -> bool:
+    """Other than light makes them: shares of blue, green and red that are far apart."""
+    if min(one.brightness, other.brightness) < DARK:
+        return False
+    shares = (
+        (a / (3 * one.brightness), b / (3 * other.brightness)) for a, b in zip(one.colour, other.colour, strict=True)
+    )
+    return sum(abs(a - b) for a, b in shares) > OTHER_COLOURS
 
 
 class Mixture(NamedTuple):
