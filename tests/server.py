@@ -122,7 +122,7 @@ async def serving(folder: Path, **settings: Any) -> AsyncIterator[Served]:
                     await running
 
 
-async def eventually(look: Callable[[], Awaitable[Any]], *, limit_seconds: float = 60) -> Any:
+async def eventually(look: Callable[[], Awaitable[Any]], *, limit_seconds: float = 30) -> Any:
     """What `look` answers once it is true."""
     until = time.monotonic() + limit_seconds
     while not (found := await look()):

@@ -1,6 +1,7 @@
 """The declarations, and the check of configurations against them."""
 
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.stopwatch import Stopwatch
 from videoannotator.errors import InvalidConfig, NotFound, Refused
 from videoannotator.jobs import Video
 from videoannotator.pipelines.catalogue import Catalogue
@@ -149,11 +149,11 @@ def test_the_check_takes_no_time() -> None:
     """The Viewer asks while people type."""
     config = {name: CATALOGUE.get(name).defaults for name in CATALOGUE.names}
 
-    watch = Stopwatch()
+    started = time.perf_counter()
     for _ in range(20):
         CATALOGUE.check(CATALOGUE.names, config)
 
-    assert watch.seconds / 20 < 0.02
+    assert (time.perf_counter() - started) / 20 < 0.02
 
 
 def test_a_pipeline_without_its_track_is_skipped_beside_others() -> None:

@@ -13,7 +13,6 @@ import pytest_asyncio
 
 from tests.clips import Clips
 from tests.server import ADMIN, Served, answer_to, eventually, serving
-from tests.stopwatch import Stopwatch
 from videoannotator.server.auth import new_secret
 
 JOBS = "/api/v1/jobs"
@@ -171,9 +170,9 @@ async def test_a_flood_of_wrong_keys_harms_nobody_else(server: Served) -> None:
         return seen.get(429, 0) > 100
 
     await eventually(told_to_stop)
-    watch = Stopwatch()
+    began = time.monotonic()
     answers = [(await server.http.get(JOBS)).status_code for _ in range(20)]
-    took = watch.seconds
+    took = time.monotonic() - began
     stop.set()
     await asyncio.gather(*flooding)
 
