@@ -22,6 +22,12 @@ class BoundingBox(msgspec.Struct, frozen=True):
     def area(self) -> float:
         return self.width * self.height
 
+    def scaled(self, scale: float, *, width: float, height: float) -> "BoundingBox":
+        """The same in a picture that is `scale` times as large, cut at the edges of that: `width` x `height`."""
+        left, top = max(0.0, self.x * scale), max(0.0, self.y * scale)
+        right, bottom = min(width, (self.x + self.width) * scale), min(height, (self.y + self.height) * scale)
+        return BoundingBox(left, top, max(0.0, right - left), max(0.0, bottom - top))
+
 
 class Sample(msgspec.Struct, frozen=True):
     """One frame that was looked at, also when nothing was found in it."""

@@ -124,7 +124,7 @@ def _overhead(case: Case, clip: Path) -> None:
         print(clip, file=bare.stdin, flush=True)
         theirs.append(json.loads(bare.stdout.readline()))
         stage = _stage(server, case, clip)
-        ours.append((stage["seconds"], stage["cpu_seconds"]))
+        ours.append((stage["seconds"], stage.get("cpu_seconds", 0.0)))
     bare.stdin.close()
     bare.wait(10)
     server.stop()

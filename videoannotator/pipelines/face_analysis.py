@@ -259,13 +259,9 @@ class _Look:
 
     def _in_video(self, face: Face, scale: float) -> Face:
         """The box is cut at the picture's edges."""
-        box = face.bounding_box
-        left, top = max(0.0, box.x * scale), max(0.0, box.y * scale)
-        right = min(float(self._video.width), (box.x + box.width) * scale)
-        bottom = min(float(self._video.height), (box.y + box.height) * scale)
         return msgspec.structs.replace(
             face,
-            bounding_box=BoundingBox(left, top, right - left, bottom - top),
+            bounding_box=face.bounding_box.scaled(scale, width=self._video.width, height=self._video.height),
             landmarks=tuple((x * scale, y * scale) for x, y in face.landmarks),
         )
 

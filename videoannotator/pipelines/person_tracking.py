@@ -168,18 +168,13 @@ def _around(keypoints: Sequence[Keypoint]) -> BoundingBox:
 def _in_video(persons: Sequence[Person], frame: Frame, video: Video) -> tuple[Person, ...]:
     """In pixels of the video, boxes cut at its edges."""
     scale = video.width / frame.image.shape[1]
-    return tuple(_scaled(person, scale, video) for person in persons)
-
-
-def _scaled(person: Person, scale: float, video: Video) -> Person:
-    box = person.bounding_box
-    left, top = max(0.0, box.x * scale), max(0.0, box.y * scale)
-    right = min(float(video.width), (box.x + box.width) * scale)
-    bottom = min(float(video.height), (box.y + box.height) * scale)
-    return msgspec.structs.replace(
-        person,
-        bounding_box=BoundingBox(left, top, max(0.0, right - left), max(0.0, bottom - top)),
-        keypoints=tuple(Keypoint(k.x * scale, k.y * scale, k.score) for k in person.keypoints),
+    return tuple(
+        msgspec.structs.replace(
+            person,
+            bounding_box=person.bounding_box.scaled(scale, width=video.width, height=video.height),
+            keypoints=tuple(Keypoint(k.x * scale, k.y * scale, k.score) for k in person.keypoints),
+        )
+        for person in persons
     )
 
 
