@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from tests import tiny_onnx
 from tests.clips import Clips
-from tests.server import serving
+from tests.server import Served, serving
 from videoannotator.annotations import BoundingBox, Face, Sample
 from videoannotator.cli.inputs import on_this_machine
 from videoannotator.errors import InvalidConfig, Refused, StageFailed
@@ -284,6 +285,18 @@ def run(stage):
 """
 
 
+async def batch_that_skips_what_is_done(served: Served, clip: Path, folder: Path, config: str) -> dict[str, Any]:
+    """Of the same bytes and parameters; but who knows what the pictures were then."""
+    folder.mkdir()
+    shutil.copy(clip, folder / "a.mp4")
+    dataset = (await served.http.post("/api/v1/datasets", json={"name": "d", "base_path": str(folder)})).json()
+    order = {"dataset_id": dataset["id"], "selected_pipelines": ["compares"], "config": json.loads(config)}
+    batch = (await served.http.post("/api/v1/batches", json=order | {"skip_done": True})).json()
+    for job in batch["jobs"]:
+        await served.ended(job["id"])
+    return dict(batch)
+
+
 async def test_another_roster_is_other_work_and_the_manifest_has_its_hashes(clips: Clips, tmp_path: Path) -> None:
     """A remembered result with the faces of yesterday would be wrong today."""
     (tmp_path / "pipelines").mkdir()
@@ -302,6 +315,7 @@ async def test_another_roster_is_other_work_and_the_manifest_has_its_hashes(clip
         picture(anna, GREEN, side=400)
         changed = await served.finished(clip, "compares", **given)
         manifest = (await served.http.get(f"/api/v1/jobs/{changed['id']}/manifest")).json()
+        skipping = await batch_that_skips_what_is_done(served, clip, tmp_path / "data" / "videos", given["config"])
         with clip.open("rb") as video:
             refused = await served.http.post(
                 "/api/v1/jobs", files={"video": ("a.mp4", video)}, data={"selected_pipelines": "compares"} | elsewhere
@@ -309,6 +323,7 @@ async def test_another_roster_is_other_work_and_the_manifest_has_its_hashes(clip
 
     assert [job["stages"][0]["cached"] for job in (first, again, changed)] == [False, True, False]
     assert anna.read_bytes() != before
+    assert (skipping["skipped"], len(skipping["jobs"])) == ([], 1)
     (stage,) = manifest["provenance"]["stages"]
     assert stage["pictures"] == [{"file": "anna.png", "sha256": named(anna.parent)[0].sha256}]
     assert (refused.status_code, refused.json()["error"]["code"]) == (422, "PATH_NOT_ALLOWED")

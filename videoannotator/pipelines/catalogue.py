@@ -163,6 +163,10 @@ class Catalogue:
             if not self.supplies.missing_models(self.get(name), values):
                 self.supplies.models(self.get(name), values)
 
+    def compares_with_pictures(self, name: str, values: Mapping[str, Any]) -> bool:
+        """Whether the result depends on files that may be others tomorrow, under the same parameters."""
+        return bool(_of_pictures(self.get(name), values))
+
     def pictures(self, name: str, values: Mapping[str, Any]) -> tuple[NamedPicture, ...]:
         """Of the directories that these parameters name, each with its hash. Raises Refused. Reads all of them."""
         return tuple(

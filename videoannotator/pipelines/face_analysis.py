@@ -23,7 +23,7 @@ from videoannotator.pipelines.faces_mediapipe import MediapipeFaces
 from videoannotator.pipelines.identities import Vector, joined, people_of, with_identities
 from videoannotator.pipelines.looking import Chunk, Find, Seen, look
 from videoannotator.pipelines.roster import recognised, roster, with_names
-from videoannotator.pipelines.tracks import Likeness, Track, tracked
+from videoannotator.pipelines.tracks import Likeness, Track, load_tracker, tracked
 
 OUTPUTS = (
     Output("face_analysis.json", "annotations", "application/json"),
@@ -74,6 +74,11 @@ class Finder(Protocol):
         Faces of one RGB picture (height x width x 3), the surest first, in its pixels; none whose box is narrower or
         lower than `min_size` pixels.
         """
+
+
+def prepare() -> None:
+    """What every engine needs, half a second's worth; which engine it will be is not known yet."""
+    load_tracker()
 
 
 def run(stage: Stage) -> Result:

@@ -80,8 +80,8 @@ def look(
         finder: makes what finds, while the first frames are decoded.
         lighter: takes from a find what is too large to be held for the whole video.
 
-    An engine that raises half-way does not lose what was found: see `Seen.trouble`. In what `finder` makes, and in the
-    file, everything is raised.
+    An engine that raises half-way does not lose what was found: see `Seen.trouble`. At the first frame already, while
+    it is made, and where the file is at fault, everything is raised.
 
     Raises:
         StageFailed: FRAMES_LOST, NO_FRAMES.
@@ -112,6 +112,8 @@ def look(
                     chunks.keep(msgspec.msgpack.encode(chunk))
                     take(chunk)
             except _BrokeOff as broke:
+                if not seen.samples:
+                    raise broke.why from None
                 seen.trouble = broke.why
                 return seen
         frames.check(stage.max_lost_frames)

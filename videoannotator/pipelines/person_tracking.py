@@ -22,7 +22,7 @@ from videoannotator.pipelines.contract import Result, Stage
 from videoannotator.pipelines.looking import Find, Seen, look
 from videoannotator.pipelines.mediapipe_import import without_pyplot
 from videoannotator.pipelines.rtmo import Rtmo
-from videoannotator.pipelines.tracks import tracked
+from videoannotator.pipelines.tracks import load_tracker, tracked
 
 OUTPUTS = (
     Output("person_tracking.json", "annotations", "application/json"),
@@ -61,6 +61,11 @@ class Finder(Protocol):
 
     def find(self, image: Any, sample: Sample) -> Sequence[Person]:
         """People of one RGB frame (height x width x 3), in its pixels."""
+
+
+def prepare() -> None:
+    """What every engine needs, half a second's worth; which engine it will be is not known yet."""
+    load_tracker()
 
 
 def run(stage: Stage) -> Result:

@@ -113,12 +113,17 @@ def _runs(
     return sorted(runs.values(), key=lambda run: (_time(run[0]), run[0].bounding_box.x))
 
 
-def _byte_track(max_gap: float, min_score: float) -> Any:
+def load_tracker() -> Any:
+    """ByteTrack's class. The first time it takes half a second: supervision loads all it has."""
     from supervision.tracker.byte_tracker.core import ByteTrack
 
+    return ByteTrack
+
+
+def _byte_track(max_gap: float, min_score: float) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # it moves to another package in 0.31; we stay below
-        return ByteTrack(
+        return load_tracker()(
             track_activation_threshold=max(0.0, min_score - 0.1),  # a new track needs 0.1 more, it adds by itself
             lost_track_buffer=max(1, round(max_gap)),
             minimum_matching_threshold=MATCHING_COST,

@@ -186,6 +186,8 @@ class Intake:
             and stage.provenance.pipeline_version == self._version(stage.pipeline)
         }
         wanted = [stage for stage in job.stages if stage.skip_because is None and stage.pipeline not in AUTOMATIC]
+        if any(self._workspace.catalogue.compares_with_pictures(stage.pipeline, stage.config) for stage in wanted):
+            return False  # its pictures may have changed; the cache looks at their hashes
         return all(done.get(stage.pipeline) == stage.config for stage in wanted)
 
     def _version(self, pipeline: str) -> str | None:
