@@ -10,15 +10,18 @@ processor seconds are told too.
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rig import CONSOLE_COMMAND, Server, left_out, percentile, say, wait_until, workplace
 
 from videoannotator.pipelines.faces_mediapipe import regions
+from videoannotator.store.trouble import DATABASE
 
 ROUNDS = 5
 RATE = 5.0
@@ -123,8 +126,8 @@ def _overhead(case: Case, clip: Path) -> None:
     for _ in range(1 + ROUNDS):
         print(clip, file=bare.stdin, flush=True)
         theirs.append(json.loads(bare.stdout.readline()))
-        stage = _stage(server, case, clip)
-        ours.append((stage["seconds"], stage.get("cpu_seconds", 0.0)))
+        took = _stage(server, case, clip)
+        ours.append((took.seconds, took.cpu_seconds))
     bare.stdin.close()
     bare.wait(10)
     server.stop()
@@ -140,7 +143,7 @@ def _overhead(case: Case, clip: Path) -> None:
 def _memory(case: Case, short: Path, long: Path) -> None:
     """Each in a new process: a warm one keeps what it had."""
     server = case.server("cold", warm_seconds="0")
-    small, large = (_stage(server, case, clip)["peak_memory_bytes"] for clip in (short, long))
+    small, large = (_stage(server, case, clip).peak_memory_bytes for clip in (short, long))
     server.stop()
     say(
         f"{case.what}: peak memory, {LONG} s over {SHORT} s", large / small, "",
@@ -148,13 +151,23 @@ def _memory(case: Case, short: Path, long: Path) -> None:
     )  # fmt: skip
 
 
-def _stage(server: Server, case: Case, clip: Path) -> dict[str, Any]:
+class Took(NamedTuple):
+    seconds: float
+    cpu_seconds: float
+    peak_memory_bytes: int
+
+
+def _stage(server: Server, case: Case, clip: Path) -> Took:
+    """As the server keeps it."""
     job = server.submit(clip, case.pipeline, config={case.pipeline: case.config})
     wait_until(lambda: server.job(job)["status"] in ("completed", "failed"), limit_seconds=900, every_seconds=0.02)
-    stage: dict[str, Any] = server.job(job)["stages"][0]
-    if stage["status"] != "completed":
-        raise RuntimeError(f"{case.pipeline}: {stage}")
-    return stage
+    with closing(sqlite3.connect(f"file:{server.storage / DATABASE}?mode=ro", uri=True)) as database:
+        asked = """SELECT s.status, s.seconds, s.cpu_seconds, s.peak_memory_bytes FROM stages AS s
+            JOIN jobs AS j ON j.seq = s.job WHERE j.id = ? AND s.pipeline = ?"""
+        status, *took = database.execute(asked, (job, case.pipeline)).fetchone()
+    if status != "completed":
+        raise RuntimeError(f"{case.pipeline} ended as {status}")
+    return Took(*took)
 
 
 def _real(target: Path) -> Path:
