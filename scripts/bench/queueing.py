@@ -24,7 +24,7 @@ import msgspec
 import structlog
 from rig import declare, make_clip, percentile, say
 
-from tests.sample_jobs import new_job
+from tests.sample_jobs import new_job, result
 from videoannotator.jobs import NewJob, NewStage, Video, new_id
 from videoannotator.settings import Settings
 from videoannotator.store.sqlite import SqliteStore
@@ -162,7 +162,7 @@ def _fill(storage: Path, finished: int) -> None:
     video = msgspec.json.encode(
         Video(filename="clip.mp4", size_bytes=1000, container="mp4", duration_seconds=10.0, video_codec="h264")
     ).decode()
-    stage = NewStage("scene_detection", {"rate": 5.0})
+    stage, made = NewStage("scene_detection", {"rate": 5.0}), result("scene_detection").provenance
     numbers = f"WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n LIMIT {finished})"
     with closing(sqlite3.connect(storage / "videoannotator.sqlite", isolation_level=None)) as connection:
         connection.execute("PRAGMA synchronous = OFF")
@@ -170,15 +170,16 @@ def _fill(storage: Path, finished: int) -> None:
         connection.execute(
             f"""{numbers} INSERT INTO jobs (id, status, priority, filename, video, video_path, owns_video, config,
                 tags, created_at, attempts, lease_token, started_at, finished_at, outcome)
-            SELECT printf('job_%026d', n), 'completed', 0, 'clip.mp4', ?, 'clip.mp4', 0, '{{}}', '[]', n, 1, 1, n, n,
-                'full' FROM n""",
+            SELECT printf('job_%026d', n), 'completed', 0, 'clip.mp4',
+                json_set(?, '$.size_bytes', n, '$.sha256', printf('%064x', n)), 'clip.mp4', 0, '{{}}', '[]', n, 1, 1, n,
+                n, 'full' FROM n""",
             (video,),
         )
         connection.execute(
             """INSERT INTO stages (job, pipeline, position, config, status, progress, started_at, finished_at,
                 seconds, annotations, provenance, attempts)
-            SELECT seq, ?, 0, ?, 'completed', 1, 1, 1, 1.0, 1, '{}', 1 FROM jobs""",
-            (stage.pipeline, json.dumps(stage.config)),
+            SELECT seq, ?, 0, ?, 'completed', 1, 1, 1, 1.0, 1, ?, 1 FROM jobs""",
+            (stage.pipeline, json.dumps(stage.config), msgspec.json.encode(made).decode()),
         )
         connection.execute(
             """INSERT INTO events (type, job_id, at, data)

@@ -10,10 +10,13 @@ from videoannotator.store.claims import change_held
 from videoannotator.store.rows import as_json, read_job
 
 DUE = """
-SELECT jobs.id FROM callbacks JOIN jobs ON jobs.seq = callbacks.job
+SELECT jobs.id FROM callbacks CROSS JOIN jobs ON jobs.seq = callbacks.job
 WHERE callbacks.state = 'waiting' AND callbacks.next_at <= ? AND jobs.status IN ('completed', 'failed', 'cancelled')
 ORDER BY callbacks.next_at, callbacks.job LIMIT ?"""
-"""Jobs that are over, and whose callback is due at the first place, as many as the second says."""
+"""
+Jobs that are over, and whose callback is due at the first place, as many as the second says. CROSS: left alone, SQLite
+goes through all jobs that are over, and this is asked every few seconds.
+"""
 
 
 def add(connection: sqlite3.Connection, job: int, errands: Errands) -> None:

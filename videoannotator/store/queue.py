@@ -11,7 +11,7 @@ import msgspec
 
 from videoannotator.errors import Conflict, NotFound
 from videoannotator.jobs import (
-    AUTOMATIC,
+    BROWSER_COPY,
     Claim,
     Errands,
     Idempotency,
@@ -110,7 +110,7 @@ def finish(
     incomplete = [stage for stage in job.stages if stage.status is not StageStatus.COMPLETED]
     error = _why_not_full(incomplete, not_shown)
     completed = {stage.pipeline for stage in job.stages if stage.status is StageStatus.COMPLETED}
-    if error is not None and completed <= AUTOMATIC:
+    if error is not None and completed <= {BROWSER_COPY}:
         return fail(connection, claim, error, now=now)
     return _completed(connection, claim, job, _both(error, shortfall), now)
 
@@ -131,6 +131,10 @@ def finish_cancelled(connection: sqlite3.Connection, claim: Claim, *, now: int) 
 
 # -- back into the queue
 
+LEASED = """
+SELECT id FROM jobs INDEXED BY jobs_leased WHERE lease_until IS NOT NULL AND (? IS NULL OR lease_until < ?)
+ORDER BY seq"""
+
 
 def give_back(connection: sqlite3.Connection, claim: Claim, *, now: int) -> None:
     if held(connection, claim).status is JobStatus.CANCELLING:
@@ -142,8 +146,7 @@ def give_back(connection: sqlite3.Connection, claim: Claim, *, now: int) -> None
 
 def take_back(connection: sqlite3.Connection, *, expired_only: bool, max_attempts: int, now: int) -> list[Job]:
     due = now if expired_only else None
-    sql = "SELECT id FROM jobs WHERE lease_until IS NOT NULL AND (? IS NULL OR lease_until < ?) ORDER BY seq"
-    found = connection.execute(sql, (due, due)).fetchall()
+    found = connection.execute(LEASED, (due, due)).fetchall()
     return [_take_back(connection, job_id, max_attempts, now) for (job_id,) in found]
 
 
