@@ -603,18 +603,21 @@ async def test_a_finished_job_cannot_be_cancelled(store: SqliteStore) -> None:
     assert await store.get(failed.id) == failed
 
 
-async def test_the_bell_wakes_all_who_wait_and_is_heard_later_too(store: SqliteStore) -> None:
-    """The worker and the watch over each job wait for the same bell."""
-    waiting = [asyncio.create_task(store.wait_for_work(0, 30)) for _ in range(3)]
+async def test_the_bells_wake_all_who_wait_and_are_heard_later_too(store: SqliteStore) -> None:
+    """The worker waits for one, the watches over all running jobs for the other, and not for each other's."""
+    waiting = [asyncio.create_task(store.wait_for_work(0, 30)) for _ in range(2)]
+    watching = [asyncio.create_task(store.wait_for_cancels(0, 30)) for _ in range(3)]
     await asyncio.sleep(0)
 
     (job,) = await store.add(new_job())
     heard = await asyncio.wait_for(asyncio.gather(*waiting), 5)
+    assert not any(watch.done() for watch in watching)
 
     await store.request_cancel(job.id)
-    first = await asyncio.wait_for(store.wait_for_work(heard[0], 30), 5)
-    second = await asyncio.wait_for(store.wait_for_work(heard[1], 30), 5)
-    assert first == second == heard[0] + 1
+    asked = await asyncio.wait_for(asyncio.gather(*watching), 5)
+    await store.add(new_job())
+    again = await asyncio.wait_for(store.wait_for_work(heard[0], 30), 5)
+    assert ([1, 1], [1, 1, 1], 2) == (heard, asked, again)
 
 
 # -- removing and doing again

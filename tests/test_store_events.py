@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.sample_jobs import new_job
-from videoannotator.jobs import Event, Progress, StageError
+from videoannotator.errors import Conflict
+from videoannotator.jobs import Event, Progress, StageError, new_id
 from videoannotator.store.database import Database
-from videoannotator.store.events import Tail
+from videoannotator.store.events import LOOK_SECONDS, Tail
 from videoannotator.store.sqlite import SqliteStore
 from videoannotator.store.trouble import DATABASE
 
@@ -181,6 +182,43 @@ async def test_five_hundred_followers_hear_everything(store: SqliteStore) -> Non
 
     for follower in followers:
         assert await asyncio.wait_for(follower, 30) == list(range(1, 209))
+
+
+class Counted(Database):
+    """A database that counts how often events are read from it."""
+
+    reads = 0
+
+    async def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        self.reads += "FROM events" in sql
+        return await super().read(sql, parameters)
+
+
+async def test_what_was_just_written_is_heard_without_being_read(tmp_path: Path) -> None:
+    """Each report of a stage, on its way to whoever watches: one trip to the disk and back less."""
+    async with Counted.open(tmp_path) as database, Tail.open(database) as tail:
+        store, began, twin = SqliteStore(database, tail, time.time, 30.0), time.monotonic(), new_id("job")
+
+        await chatter(store, jobs=4, lines=50)
+        adding = (store.add(new_job(id=job_id)) for job_id in (twin, new_id("job"), twin))
+        refused = await asyncio.gather(*adding, return_exceptions=True)
+
+        last = await store.last_seq()
+        assert 1 == sum(isinstance(answer, Conflict) for answer in refused)
+        assert await asyncio.wait_for(heard(store, until=last, after=0), 5) == list(range(1, last + 1))
+        assert database.reads <= 1 + (time.monotonic() - began) / LOOK_SECONDS
+
+
+async def test_hundreds_of_events_at_once_are_read(tmp_path: Path) -> None:
+    """A batch of a thousand is not handed round in memory, and nothing of it is missed."""
+    async with SqliteStore.open(tmp_path) as store:
+        await store.add(new_job())
+        following = asyncio.create_task(heard(store, until=702, after=1))
+
+        await store.add(*(new_job(()) for _ in range(700)))
+        await store.add(new_job())
+
+        assert await asyncio.wait_for(following, 20) == list(range(2, 703))
 
 
 class Sluggish(Database):

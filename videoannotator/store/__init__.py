@@ -279,10 +279,13 @@ class Store(Protocol):
 
     async def wait_for_work(self, heard: int, limit_seconds: float) -> int:
         """
-        Until the worker's bell has rung more than `heard` times (a job was added or taken back, a cancellation asked),
-        or the limit; how often it has rung. Begin with 0 and hand on the answer: then no ring between two waits is
+        Until the worker's bell has rung more than `heard` times (a job was added or taken back, a batch goes on), or
+        the limit; how often it has rung. Begin with 0 and hand on the answer: then no ring between two waits is
         missed, whoever else waits.
         """
+
+    async def wait_for_cancels(self, heard: int, limit_seconds: float) -> int:
+        """The same for the bell of those that run: somebody asked to cancel a job, any job."""
 
     # -- the small nouns
 

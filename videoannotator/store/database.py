@@ -20,7 +20,7 @@ from videoannotator.store.bell import Bell
 from videoannotator.store.lock import only_one
 from videoannotator.store.migrations import migrate, version_of
 from videoannotator.store.trouble import DATABASE, damaged, not_writable, translated
-from videoannotator.store.writer import Writer
+from videoannotator.store.writer import News, Writer
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -60,6 +60,11 @@ class Database:
     def newest_event(self) -> int:
         """The seq of the newest event that is on disk."""
         return self._writer.newest_event
+
+    @property
+    def listeners(self) -> list[Callable[[News], None]]:
+        """Are told what each COMMIT brought to the events table, just before that bell rings."""
+        return self._writer.listeners
 
     @property
     def commits(self) -> Bell:

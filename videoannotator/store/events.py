@@ -1,7 +1,8 @@
 """
-The events table, followed. One task reads new rows and keeps the latest of them in memory; however many follow, the
-database is read once. A follower whose place is no longer in memory reads pages from the database until it has caught
-up. Places are seqs, and a follower moves past a seq only after it has seen everything up to it.
+The events table, followed. The writer hands on what each COMMIT brought, one task reads what was not handed on, and the
+latest are kept in memory; however many follow, the database is read once at most. A follower whose place is no longer
+in memory reads pages from the database until it has caught up. Places are seqs, and a follower moves past a seq only
+after it has seen everything up to it.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from videoannotator.errors import StorageTrouble
 from videoannotator.jobs import Event, Heard
 from videoannotator.store.bell import Bell
 from videoannotator.store.database import Database
+from videoannotator.store.writer import EVENTS, News
 
 LOOK_SECONDS = 1.0
 """A bell may be lost, the database may not: so often the one task looks without one."""
@@ -34,7 +36,6 @@ _TOLD_AT_ONCE = 50
 _REPLAYS_AT_ONCE = 2
 """Pages being read at a time, so that other reads wait for two of them at most, however many catch up."""
 
-_SELECT = "SELECT seq, type, job_id, batch_id, data FROM events WHERE seq > ?"
 _log = logging.getLogger(__name__)
 
 
@@ -55,11 +56,13 @@ class Tail:
     async def open(cls, database: Database) -> AsyncIterator[Self]:
         """Followers end when it closes."""
         tail = cls(database)
+        database.listeners.append(tail._take)
         task = asyncio.create_task(tail._run(), name="events-tail")
         try:
             yield tail
         finally:
             tail._closed = True
+            database.listeners.remove(tail._take)
             tail._growth.ring()
             task.cancel()
             await asyncio.wait({task})
@@ -120,7 +123,7 @@ class Tail:
     async def _page(self, place: int, job_id: str | None, batch_id: str | None) -> tuple[list[Event], int]:
         conditions = {"job_id = ?": job_id, "batch_id = ?": batch_id}
         asked = {condition: value for condition, value in conditions.items() if value is not None}
-        sql = " AND ".join([_SELECT, *asked]) + " ORDER BY seq LIMIT ?"
+        sql = " AND ".join([EVENTS, *asked]) + " ORDER BY seq LIMIT ?"
         async with self._replays:
             seen = self._seen  # all up to here was on disk before the page is read
             rows = await self._database.read(sql, (place, *asked.values(), _TOLD_AT_ONCE))
@@ -134,7 +137,9 @@ class Tail:
     async def _run(self) -> None:
         heard = 0
         while True:
-            heard = await self._database.commits.wait(LOOK_SECONDS, heard)
+            before, heard = heard, await self._database.commits.wait(LOOK_SECONDS, heard)
+            if heard > before and self._seen >= self._database.newest_event:
+                continue  # it was handed on
             try:
                 while await self._read_on():
                     pass
@@ -144,16 +149,25 @@ class Tail:
 
     async def _read_on(self) -> bool:
         """Take new rows into memory and wake the followers; whether there may be more."""
-        rows = await self._database.read(f"{_SELECT} ORDER BY seq LIMIT ?", (self._seen, _PAGE))
-        if not rows:
-            return False
-        self._kept.extend(_event(row) for row in rows)
-        self._seen = self._kept[-1].seq
+        rows = await self._database.read(f"{EVENTS} ORDER BY seq LIMIT ?", (self._seen, _PAGE))
+        self._keep(rows)
+        return len(rows) == _PAGE
+
+    def _take(self, news: News) -> None:
+        """What was just written, where nothing is missing before it."""
+        if news.since <= self._seen:
+            self._keep(news.rows)
+
+    def _keep(self, rows: Sequence[Sequence[Any]]) -> None:
+        fresh = [_event(row) for row in rows if row[0] > self._seen]
+        if not fresh:
+            return
+        self._kept += fresh
+        self._seen = fresh[-1].seq
         if len(self._kept) > 2 * _KEPT:
             self._floor = self._kept[-_KEPT - 1].seq
             del self._kept[:-_KEPT]
         self._growth.ring()
-        return len(rows) == _PAGE
 
     def _tell(self, trouble: StorageTrouble) -> None:
         """Followers end with it; reading goes on at the next bell."""
@@ -169,5 +183,5 @@ def _event(row: Sequence[Any]) -> Event:
 
 
 async def of_job(database: Database, job_id: str, kind: str) -> tuple[Event, ...]:
-    sql = f"{_SELECT} AND job_id = ? AND type = ? ORDER BY seq"
+    sql = f"{EVENTS} AND job_id = ? AND type = ? ORDER BY seq"
     return tuple(_event(row) for row in await database.read(sql, (0, job_id, kind)))

@@ -89,6 +89,7 @@ class SqliteStore(Store):
         self._clock = clock
         self._lease = round(lease_seconds * 1000)
         self._bell = Bell()
+        self._cancels = Bell()
 
     @classmethod
     @asynccontextmanager
@@ -154,7 +155,7 @@ class SqliteStore(Store):
 
     async def request_cancel(self, job_id: str) -> Job:
         job = await self._database.write(queue.request_cancel, job_id, now=self._now())
-        self._bell.ring()
+        self._cancels.ring()
         return job
 
     async def remove(self, job_id: str) -> None:
@@ -300,6 +301,9 @@ class SqliteStore(Store):
 
     async def wait_for_work(self, heard: int, limit_seconds: float) -> int:
         return await self._bell.wait(limit_seconds, heard)
+
+    async def wait_for_cancels(self, heard: int, limit_seconds: float) -> int:
+        return await self._cancels.wait(limit_seconds, heard)
 
     # -- the small nouns
 
@@ -453,7 +457,7 @@ class SqliteStore(Store):
     async def cancel_batch(self, batch_id: str) -> None:
         await self._database.write(batches.cancel_waiting, batch_id)
         while await self._database.write(batches.cancel_slice, batch_id, now=self._now()):
-            self._bell.ring()
+            self._cancels.ring()
 
     async def pause_batch(self, batch_id: str) -> None:
         await self._database.write(batches.pause, batch_id, now=self._now())

@@ -13,10 +13,10 @@ import logging
 import queue
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, NamedTuple, ParamSpec, Self, TypeVar
 
 from videoannotator.faults import reach
 from videoannotator.store.bell import Bell
@@ -25,8 +25,24 @@ from videoannotator.store.trouble import closed, of_sqlite
 P = ParamSpec("P")
 T = TypeVar("T")
 
+EVENTS = "SELECT seq, type, job_id, batch_id, data FROM events WHERE seq > ?"
+
 _MOST_AT_ONCE = 256
+_MOST_NEWS = 500
 _log = logging.getLogger(__name__)
+
+
+class News(NamedTuple):
+    """What one COMMIT brought to the events table."""
+
+    since: int
+    """The newest seq before it."""
+
+    newest: int
+    """And after it."""
+
+    rows: Sequence[Any]
+    """All between, as `EVENTS` gives them; none where there are too many to be handed round."""
 
 
 class Writer:
@@ -37,9 +53,13 @@ class Writer:
         self.commits = Bell()
         """Rings when there are new events on disk, before those who wrote them hear of it."""
 
+        self.listeners: list[Callable[[News], None]] = []
+        """Are told just before the bell rings, so that nobody has to read what was written a moment ago."""
+
         self._folder = folder
         self._loop = asyncio.get_running_loop()
         self._waiting: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._written = 0
         self._closing = False
         self._ended = False
 
@@ -91,7 +111,8 @@ class Writer:
     def _live(self, connect: Callable[[], AbstractContextManager[sqlite3.Connection]], opened: "_Write") -> None:
         try:
             with connect() as connection:
-                self._tell([opened], _newest_event(connection))
+                self._written = _newest_event(connection)
+                self._tell([opened], News(0, self._written, ()))
                 while batch := self._next_batch():
                     for part in _parts(batch):
                         self._tell(part, self._commit(connection, part))
@@ -122,8 +143,8 @@ class Writer:
             batch.append(following)
         return batch
 
-    def _commit(self, connection: sqlite3.Connection, batch: "list[_Write]") -> int | None:
-        """Give every write its result or its error; the seq of the newest event if there was a COMMIT."""
+    def _commit(self, connection: sqlite3.Connection, batch: "list[_Write]") -> News | None:
+        """Give every write its result or its error; what is new if there was a COMMIT."""
         if batch[0].alone:
             self._do_alone(connection, batch[0])
             return None
@@ -133,7 +154,7 @@ class Writer:
                 connection.execute("BEGIN IMMEDIATE")
                 for write in batch:
                     self._attempt(connection, write)
-            newest = _newest_event(connection)
+            news = _news(connection, self._written)
             reach("store.committing")
             connection.execute("COMMIT")
             reach("store.committed")
@@ -144,7 +165,8 @@ class Writer:
             with suppress(sqlite3.Error):  # SQLite may have done it already; if it cannot, the next BEGIN says so
                 connection.execute("ROLLBACK")
             return None
-        return newest
+        self._written = news.newest
+        return news
 
     def _attempt_all(self, connection: sqlite3.Connection, batch: "list[_Write]") -> bool:
         """Whether all of them went well; if not, everything is undone and the transaction is over."""
@@ -181,17 +203,19 @@ class Writer:
         trouble.__cause__ = exc
         return trouble
 
-    def _tell(self, batch: "list[_Write]", newest_event: int | None) -> None:
+    def _tell(self, batch: "list[_Write]", news: News | None) -> None:
         try:
-            self._loop.call_soon_threadsafe(self._settle, batch, newest_event)
+            self._loop.call_soon_threadsafe(self._settle, batch, news)
         except RuntimeError:  # the loop is closed, and nobody is left to hear it
             _log.warning("The event loop ended before the store was closed; %d writes went unheard.", len(batch))
 
     # -- in the loop
 
-    def _settle(self, batch: "list[_Write]", newest_event: int | None) -> None:
-        if newest_event is not None and newest_event > self.newest_event:
-            self.newest_event = newest_event
+    def _settle(self, batch: "list[_Write]", news: News | None) -> None:
+        if news is not None and news.newest > self.newest_event:
+            self.newest_event = news.newest
+            for listener in self.listeners:
+                listener(news)
             self.commits.ring()
         for write in batch:
             write.settle()
@@ -235,6 +259,13 @@ def _parts(batch: list[_Write]) -> list[list[_Write]]:
 
 def _nothing(_: sqlite3.Connection) -> None:
     return None
+
+
+def _news(connection: sqlite3.Connection, since: int) -> News:
+    rows = connection.execute(f"{EVENTS} ORDER BY seq LIMIT ?", (since, _MOST_NEWS + 1)).fetchall()
+    if len(rows) > _MOST_NEWS:
+        return News(since, _newest_event(connection), ())
+    return News(since, rows[-1][0] if rows else since, rows)
 
 
 def _newest_event(connection: sqlite3.Connection) -> int:

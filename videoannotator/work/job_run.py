@@ -158,7 +158,7 @@ class JobRun:
         """Keep the lease meanwhile. Raises LeaseLost."""
         renewed, heard = time.monotonic(), 0
         while True:
-            heard = await self._store.wait_for_work(heard, LOOK_AGAIN_SECONDS)
+            heard = await self._store.wait_for_cancels(heard, LOOK_AGAIN_SECONDS)
             if time.monotonic() - renewed >= self._settings.lease_seconds / 3:
                 await self._insist(lambda: self._store.heartbeat(self._claim))
                 renewed = time.monotonic()
