@@ -177,6 +177,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     retry_jitter: float = 0.25
     """Share by which each wait is shortened or lengthened at random, so that not all stages come back at once."""
 
+    shared_frames_bytes: int = 64 * 1024**2
+    """Memory for frames on their way from the stage of a job that decodes to another; 0: each decodes for itself."""
+
     checkpoint_seconds: float = 60.0
     """Long stages keep what they have found about so often, in seconds of video, and go on from there; 0: never."""
 

@@ -8,13 +8,13 @@ The pictures of a video: in decode order, upright, with the time a browser shows
         ledger = frames.ledger
 
 One picture is held at a time. Pictures that the sampling leaves out are decoded (others are predicted from them) but
-not converted.
+not converted. Several stages of a job may share one decoder (`shared.py`): pictures and account are the same.
 """
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -29,8 +29,11 @@ from numpy.typing import NDArray
 
 from videoannotator.errors import StageFailed, UnreadableVideo
 from videoannotator.jobs import Ledger, Video
+from videoannotator.media.giving import Giver
 from videoannotator.media.opening import opened
 from videoannotator.media.reading import Reading
+from videoannotator.media.shared import Sharing, Whole, Wish
+from videoannotator.media.taking import Taker
 from videoannotator.media.timeline import Orientation, orientation, origin, picture_track
 
 PixelFormat = Literal["rgb24", "bgr24", "gray"]
@@ -72,6 +75,8 @@ class Frames:
     UnreadableVideo where the file is no longer what was probed.
 
     Those up to number `after` are decoded and counted and not given; `passing` is told their timestamps meanwhile.
+
+    With `sharing` they are decoded for other stages too, or come from another stage as long as that goes well.
     """
 
     def __init__(
@@ -85,15 +90,22 @@ class Frames:
         threads: int = 2,
         after: int = -1,
         passing: Callable[[float], None] = lambda _: None,
+        sharing: Sharing | None = None,
     ) -> None:
         self._path, self._video = path, video
         self._rate = _checked(rate)
+        self._pixel_format: PixelFormat = pixel_format
+        self._max_side = max_side
         self._picture_of = Conversion(video, pixel_format, max_side)
         self._threads = threads
         self._after = after
         self._passing = passing
+        self._sharing = sharing
+        self._giver: Giver | None = None
         self._stack = ExitStack()
-        self._ledger: Ledger | None = None
+        self._whole: Whole | None = None
+        self.company = "alone"
+        """How the decoder was shared: a clause for the log."""
 
     def __enter__(self) -> Self:
         self._open(self._threads)
@@ -116,16 +128,59 @@ class Frames:
         self._stack.close()
 
     def __iter__(self) -> Iterator[Frame]:
-        for picture in self.pictures():
-            yield Frame(picture.number, picture.timestamp, picture.pts, self._picture_of(picture.decoded))
+        last = self._after
+        if self._sharing is not None and not self._sharing.gives:
+            with closing(self._taken(self._sharing)) as taken:
+                for frame in taken:
+                    last = frame.number
+                    yield frame
+        if self._whole is None:
+            for picture in self._pictures(last):
+                yield Frame(picture.number, picture.timestamp, picture.pts, self._picture_of(picture.decoded))
 
     def pictures(self) -> Iterator[Picture]:
-        """The same before their conversion. Iterate over the one or the other, once."""
-        last = self._after
+        """The same before their conversion, never taken from others. Iterate over the one or the other, once."""
+        return self._pictures(self._after)
+
+    def _taken(self, sharing: Sharing) -> Generator[Frame, None, None]:
+        """Those that another stage decodes: all of them, with the account, or as many as come."""
+        taker = Taker(sharing, self._wish(), self._passing)
+        with closing(taker.pictures()) as taken:
+            for picture in taken:
+                yield Frame(picture.number, picture.timestamp, picture.pts, picture.image)
+        self._whole = taker.whole
+        self.company = f"with {taker.taken} frames of another stage" if taker.taken else "alone"
+
+    def _wish(self) -> Wish:
+        width, height = _stored_size(self._video, self._max_side)
+        return Wish(
+            rate=self._rate,
+            pixel_format=self._pixel_format,
+            max_side=self._max_side,
+            after=self._after,
+            places=0,
+            place_bytes=width * height * (1 if self._pixel_format == "gray" else 3),
+        )
+
+    def _pictures(self, after: int) -> Iterator[Picture]:
+        if self._sharing is None or not self._sharing.gives:
+            yield from self._decoded(after)
+            return
+        with Giver(
+            self._sharing,
+            sampling=lambda wish: _Sampling(wish.rate),
+            conversion=lambda wish: Conversion(self._video, wish.pixel_format, wish.max_side),
+        ) as self._giver:
+            self.company = f"for {self._giver.most_takers} other stages too" if self._giver.most_takers else "alone"
+            yield from self._decoded(after)
+            self._giver.finish(self._account)
+
+    def _decoded(self, after: int) -> Iterator[Picture]:
+        last = after
         for picture in self._read(after=last, until_damage=self._threads > 1):
             last = picture.number
             yield picture
-        if self._ledger is None:
+        if self._whole is None:
             # Several threads meet damage a few frames sooner or later, by chance, and the same file must give the same
             # bytes: from the damage on one thread reads alone.
             self._stack.close()
@@ -136,16 +191,31 @@ class Frames:
         """The pictures behind number `after`; the ledger is complete unless damage ended it."""
         sampled = 0
         sampling = _Sampling(self._rate)
-        for number, decoded in self._well_decoded(until_damage=until_damage):
+        well_decoded = self._well_decoded(until_damage=until_damage)
+        for number, decoded in self._giver.timed(well_decoded) if self._giver else well_decoded:
             pts, timestamp = self._clock.read(decoded)
+            picture = Picture(number, timestamp, pts, decoded)
+            if self._giver:
+                self._giver.give(picture)
             if sampling.takes(timestamp):
                 sampled += 1
                 if number > after:
-                    yield Picture(number, timestamp, pts, decoded)
+                    yield picture
                 elif number <= self._after:
                     self._passing(timestamp)
         if self._reading.is_whole or not until_damage:
-            self._ledger = self._reading.ledger(sampled)
+            self._whole = self._account(sampled)
+
+    def _account(self, sampled: int) -> Whole:
+        """Of everything, to one who was given so many pictures. After the last."""
+        reading = self._reading
+        lost = math.isfinite(reading.first_trouble)
+        return Whole(
+            ledger=reading.ledger(sampled),
+            derived_timestamps=self._clock.derived + reading.retimed,
+            first_trouble=reading.first_trouble - self._clock.zero if lost else None,
+            broke_off=reading.broke_off,
+        )
 
     def _well_decoded(self, *, until_damage: bool) -> Iterator[tuple[int, av.video.frame.VideoFrame]]:
         """
@@ -166,14 +236,18 @@ class Frames:
     @property
     def ledger(self) -> Ledger:
         """What became of every picture. Only after the loop has ended by itself."""
-        if self._ledger is None:
+        return self._in_the_end.ledger
+
+    @property
+    def _in_the_end(self) -> Whole:
+        if self._whole is None:
             raise RuntimeError("The ledger is complete when the loop over the frames has ended by itself.")
-        return self._ledger
+        return self._whole
 
     @property
     def derived_timestamps(self) -> int:
         """Pictures that the container gives no presentation time: all of an AVI, few elsewhere. Worked out instead."""
-        return self._clock.derived + self._reading.retimed
+        return self._whole.derived_timestamps if self._whole else self._clock.derived + self._reading.retimed
 
     def check(self, max_lost_frames: float) -> None:
         """Raises StageFailed (FRAMES_LOST, NO_FRAMES) when more than this share of the pictures is lost."""
@@ -183,11 +257,11 @@ class Frames:
             raise StageFailed(f"No picture of {name} can be decoded.", hint="Copy the file again.", code="NO_FRAMES")
         if ledger.lost_share <= max_lost_frames:
             return
-        trouble = self._reading.first_trouble - self._clock.zero
-        what = "breaks off" if self._reading.broke_off else "is damaged"
+        whole = self._in_the_end
+        what = "breaks off" if whole.broke_off else "is damaged"
         raise StageFailed(
             f"{name} {what}: {ledger.failed} of {ledger.decoded + ledger.failed} frames are missing or damaged, "
-            f"from {max(0.0, trouble):.1f} s on.",
+            f"from {max(0.0, whole.first_trouble or 0.0):.1f} s on.",
             hint="Copy the file again, or raise max_lost_frames.",
             code="FRAMES_LOST",
         )

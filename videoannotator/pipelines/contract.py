@@ -30,6 +30,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import msgspec
 
 from videoannotator.jobs import Interval, Ledger, ModelFiles, ModelUsed, Named, NamedPicture, Output, Video
+from videoannotator.media.shared import Sharing
 from videoannotator.pipelines.chunks import Chunks
 
 P = TypeVar("P")
@@ -70,6 +71,9 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     """Where `chunks` are kept from one attempt to the next; None where they need not outlive the process."""
 
     chunk_seconds: float = 60.0
+
+    sharing: Sharing | None = None
+    """For `Frames`: which stages of the job share one decoder; None where this one decodes for itself."""
 
     def keep_partial(self, outputs: Iterable[Output]) -> None:
         """

@@ -143,6 +143,10 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     family: str
     description: str
     needs: Literal["video", "audio"]
+    frames: Literal["all", "sampled"] | None = None
+    """Which it reads, through `Frames` with `stage.sharing`, so that stages of a job can share one decoder; or none in
+    this way."""
+
     without_it: Literal["skipped", "empty"] = "skipped"
     """What becomes of a stage on a file that lacks it: not run, or completed with nothing found and a note."""
 

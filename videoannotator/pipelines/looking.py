@@ -105,6 +105,7 @@ def look(
         threads=stage.threads,
         after=seen.samples[-1].frame_number if seen.samples else -1,
         passing=stage.report.progress,
+        sharing=stage.sharing,
     ) as frames:
         with ahead(frames, frames_ahead) as coming:
             try:
@@ -116,6 +117,7 @@ def look(
                     raise broke.why from None
                 seen.trouble = broke.why
                 return seen
+        stage.report.log("debug", f"Frames were decoded {frames.company}.")
         frames.check(stage.max_lost_frames)
         seen.ledger = frames.ledger
     return seen

@@ -167,6 +167,7 @@ def _find(stage: Stage, parameters: Parameters, chunks: Chunks) -> tuple[list[Bo
             threads=max(DECODER_THREADS, stage.threads),
             after=before_last,
             passing=stage.report.progress,
+            sharing=stage.sharing,
         ) as frames,
         ahead(_seen(frames, stage, parameters), FRAMES_AHEAD) as coming,
     ):
@@ -174,6 +175,7 @@ def _find(stage: Stage, parameters: Parameters, chunks: Chunks) -> tuple[list[Bo
         for look in chain(_kept(chunks), _keeping(coming, parameters, last, chunks, stage)):
             times[look.number] = look.timestamp
             finder.take(look)
+        stage.report.log("debug", f"Frames were decoded {frames.company}.")
         frames.check(stage.max_lost_frames)
     return [_with_frame(boundary, times) for boundary in finder.end()], times, frames.ledger
 

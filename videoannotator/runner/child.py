@@ -186,6 +186,7 @@ def _stage(start: Start, reporter: Reporter) -> Stage:
         earlier={name: Path(path) for name, path in start.earlier.items()},
         chunks_folder=Path(start.chunks_folder) if start.chunks_folder else None,
         chunk_seconds=start.chunk_seconds,
+        sharing=start.sharing,
     )
 
 

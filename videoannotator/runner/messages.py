@@ -5,6 +5,7 @@ from typing import Any, Literal
 import msgspec
 
 from videoannotator.jobs import Interval, ModelFiles, NamedPicture, Output, Provenance, Video
+from videoannotator.media.shared import Sharing
 
 MAX_FRAME_BYTES = 4 * 1024**2
 """A longer frame breaks the protocol: nothing a stage has to say is that long, files are."""
@@ -54,6 +55,9 @@ class Start(msgspec.Struct, frozen=True, tag="start", kw_only=True):
     """What an earlier attempt at this very stage has kept; empty where nothing is to be kept."""
 
     chunk_seconds: float = 60.0
+    sharing: Sharing | None = None
+    """With which stages of the job it shares one decoder."""
+
     log: str = ""
     """The file to write to from now on; empty where standard error is that file already. The runner's to fill in."""
 

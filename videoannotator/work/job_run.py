@@ -18,6 +18,7 @@ from videoannotator.formats import viewer
 from videoannotator.jobs import Claim, Job, JobStatus, StageError, StageStatus
 from videoannotator.logs import get_logger
 from videoannotator.machine.resources import AtWork
+from videoannotator.work.company import company
 from videoannotator.work.insistence import PASSING
 from videoannotator.work.stage_run import StageRun, Tools
 
@@ -92,10 +93,12 @@ class JobRun:
         await self._bring_video()
         job = self._claim.job
         await asyncio.to_thread(self._artifacts.settle, job.id, await self._store.artifacts(job.id))
+        to_run = [stage for stage in job.stages if not stage.status.is_final]
+        tools = self._tools
+        together = company(to_run, job.video, catalogue=tools.catalogue, settings=self._settings, runner=tools.runner)
         try:
-            async with asyncio.TaskGroup() as group:
+            async with together as companions, asyncio.TaskGroup() as group:
                 self._hashing = group.create_task(self._hash_video(), name=f"hash of {job.id}")
-                to_run = [stage for stage in job.stages if not stage.status.is_final]
                 self._ended = {stage.pipeline: asyncio.Event() for stage in to_run}
                 for stage in to_run:
                     run = StageRun(
@@ -104,6 +107,7 @@ class JobRun:
                         stage,
                         hash_of_video=self._hash_of_video,
                         until_ended=self._until_ended,
+                        company=companions,
                     )
                     task = group.create_task(run.work(), name=f"{stage.pipeline} of {job.id}")
                     self._at_work[task] = run

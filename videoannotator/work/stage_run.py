@@ -37,6 +37,7 @@ from videoannotator.runner.process import Limits, Making, Runner, Warmth
 from videoannotator.settings import Settings
 from videoannotator.store import Store
 from videoannotator.work.cache import Cache
+from videoannotator.work.company import Company
 from videoannotator.work.fetching import fetch
 from videoannotator.work.fingerprint import fingerprint
 from videoannotator.work.gate import Gate
@@ -93,6 +94,7 @@ class StageRun:
         *,
         hash_of_video: Callable[[], Awaitable[str | None]],
         until_ended: Callable[[Iterable[str]], Awaitable[None]],
+        company: Company,
     ) -> None:
         self._tools = tools
         self._claim = claim
@@ -112,6 +114,7 @@ class StageRun:
 
         self._pid: int | None = None
         self._until_ended = until_ended
+        self._company = company
         self._earlier: tuple[Artifact, ...] = ()
         """What the pipelines made that this one comes after."""
 
@@ -199,6 +202,7 @@ class StageRun:
 
     async def _serve(self, earlier: StageResult) -> None:
         """No process, no slot. The files are those of this attempt now."""
+        self._company.withdraw(self._stage.pipeline)
         await self._publish(earlier)
         told = f"{self._stage.pipeline} was done before on the same video with the same parameters: taken from there."
         await self._tools.insist(lambda: self._store.log(self._claim, self._stage.pipeline, "info", told))
@@ -331,6 +335,7 @@ class StageRun:
             earlier={made.name: str(self._artifacts.results(job.id) / made.name) for made in self._earlier},
             chunks_folder=str(self._chunks or ""),
             chunk_seconds=settings.checkpoint_seconds,
+            sharing=self._company.sharing(stage.pipeline),
         )
 
     def _chunks_folder(self) -> Path | None:

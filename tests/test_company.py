@@ -1,0 +1,186 @@
+"""Which stages of a job share a decoder, and whole jobs whose stages do."""
+
+import asyncio
+import os
+import secrets
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+import pytest
+
+from tests.clips import ffmpeg
+from tests.staging import CATALOGUE, files_in
+from videoannotator.jobs import Job, Stage, Video
+from videoannotator.runner.process import Runner
+from videoannotator.settings import Settings
+from videoannotator.work.company import Company, company
+from videoannotator.workspace import Selection, Workspace
+
+LONG = Video(
+    filename="clip.mp4",
+    size_bytes=1,
+    container="mp4",
+    duration_seconds=60.0,
+    width=1280,
+    height=720,
+    frame_rate=25.0,
+    video_codec="h264",
+)
+PIPELINES = ("face_analysis", "person_tracking", "scene_detection", "voice_activity")
+READERS = ("scene_detection", "face_analysis", "person_tracking")
+
+
+@pytest.fixture
+async def runner() -> AsyncIterator[Runner]:
+    async with Runner.open(secrets.token_hex(8)) as opened:
+        yield opened
+
+
+async def told(runner: Runner, stages: Sequence[Stage], video: Video = LONG, **settings: Any) -> dict[str, str]:
+    """What each stage is told that does not decode for itself alone."""
+    chosen = Settings(**({"max_concurrent_stages": 4} | settings))
+    said: dict[str, str] = {}
+    async with company(stages, video, catalogue=CATALOGUE, settings=chosen, runner=runner) as together:
+        for stage in stages:
+            if (sharing := together.sharing(stage.pipeline)) is not None:
+                assert Path(sharing.address).parent.is_dir()
+                said[stage.pipeline] = f"gives to {sharing.takers}" if sharing.gives else "takes"
+    return said
+
+
+async def test_the_quickest_reader_of_frames_decodes_for_as_many_as_have_a_slot(runner):
+    """Who waits for a slot comes too late; who reads no frames has no part in it."""
+    stages = [Stage(pipeline=name, config={}) for name in PIPELINES]
+    with_speech = [stages[0], stages[3]]
+    later = [msgspec.structs.replace(stages[0], retry_at=datetime.now(UTC)), *stages[1:]]
+
+    assert {"scene_detection": "gives to 2", "face_analysis": "takes", "person_tracking": "takes"} == await told(
+        runner, stages
+    )
+    assert {"scene_detection": "gives to 1", "face_analysis": "takes"} == await told(
+        runner, stages, max_concurrent_stages=2
+    )
+    assert {"face_analysis": "gives to 1", "person_tracking": "takes"} == await told(runner, stages[:2])
+    assert {"scene_detection": "gives to 1", "person_tracking": "takes"} == await told(runner, later)
+    assert {} == await told(runner, stages, max_concurrent_stages=1)
+    assert {} == await told(runner, stages, shared_frames_bytes=0)
+    assert {} == await told(runner, with_speech)
+    assert {} == await told(runner, stages, msgspec.structs.replace(LONG, duration_seconds=10.0))
+
+
+def test_a_second_attempt_decodes_for_itself():
+    """The others are far ahead by then."""
+    together = Company(READERS, address=Path("/x/frames"), most_bytes=1000)
+
+    first, second = together.sharing("face_analysis"), together.sharing("face_analysis")
+
+    assert first is not None
+    assert second is None
+
+
+def test_who_has_its_result_already_is_not_waited_for():
+    """The next one decodes for the others then; one that is left over is alone."""
+    together = Company(READERS, address=Path("/x/frames"), most_bytes=1000)
+
+    together.withdraw("scene_detection")
+    giver = together.sharing("face_analysis")
+    together.withdraw("person_tracking")
+
+    assert giver is not None
+    assert (True, 1) == (giver.gives, giver.takers)
+    assert together.sharing("person_tracking") is None
+
+
+@pytest.fixture(scope="module")
+def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    clip = tmp_path_factory.mktemp("long") / "long.mp4"
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=1280x720:r=25:d=24", "-c:v", "libx264", "-preset", "ultrafast", clip)
+    return clip
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(storage_dir=tmp_path / "storage", cache="off", max_concurrent_stages=2, retry_base_delay_seconds=0)
+
+
+FEW = {"face_analysis": {"rate": 5.0, "detail": "whole"}, "scene_detection": {}}
+
+
+async def begin(workspace: Workspace, clip: Path) -> Job:
+    selection = Selection(pipelines=tuple(FEW), config=FEW)
+    (job,) = await workspace.submit(await workspace.admit(clip, clip.name, selection, owns_video=False))
+    return job
+
+
+async def until(workspace: Workspace, job_id: str, holds: Callable[[Job], bool]) -> Job:
+    """The job as soon as something holds of it; its stages work for a minute where the machine has other work."""
+    async with asyncio.timeout(240):
+        while not holds(job := await workspace.store.get(job_id)):
+            await asyncio.sleep(0.01)
+    return job
+
+
+async def until_final(workspace: Workspace, job_id: str) -> Job:
+    return await until(workspace, job_id, lambda job: job.status.is_final)
+
+
+def process_of(settings: Settings, pipeline: str) -> psutil.Process:
+    """The process of a running stage: it writes to the log that is named after it."""
+    for process in psutil.Process().children():
+        log = Path(f"/proc/{process.pid}/fd/2")
+        if log.exists() and Path(os.readlink(log)).name.startswith(pipeline):
+            return process
+    raise LookupError(pipeline)
+
+
+def meeting_places() -> list[Path]:
+    return list(Path(tempfile.gettempdir()).glob("videoannotator-*/frames"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [None, "scene_detection", "face_analysis"])
+async def test_jobs_whose_stages_share_give_the_same_files(killed, long_clip, settings):
+    """Also where one of the stages is killed half-way: it is tried again, and the other one does not notice."""
+    alone = msgspec.structs.replace(settings, shared_frames_bytes=0, storage_dir=settings.storage_dir / "alone")
+
+    async with Workspace.open(alone) as workspace:
+        expected = await until_final(workspace, (await begin(workspace, long_clip)).id)
+    async with Workspace.open(settings) as workspace:
+        job = await begin(workspace, long_clip)
+        await until(workspace, job.id, lambda job: all(stage.progress > 0.2 for stage in job.stages))
+        if killed:
+            process_of(settings, killed).send_signal(signal.SIGKILL)
+        ended = await until_final(workspace, job.id)
+
+    assert ("completed", "full") == (ended.status, ended.outcome)
+    assert {name: int(name == killed) for name in FEW} == {stage.pipeline: stage.failures for stage in ended.stages}
+    assert results_of(alone, expected) == results_of(settings, ended)
+    assert [s.provenance.ledger for s in expected.stages] == [s.provenance.ledger for s in ended.stages]
+
+
+@pytest.mark.slow
+async def test_a_cancelled_job_leaves_nothing_of_what_its_stages_shared(long_clip, settings):
+    """Neither processes nor the place where they met."""
+    before = meeting_places()
+
+    async with Workspace.open(settings) as workspace:
+        job = await begin(workspace, long_clip)
+        await until(workspace, job.id, lambda job: all(stage.progress > 0.2 for stage in job.stages))
+        processes = [process_of(settings, name) for name in FEW]
+        await workspace.cancel(job.id)
+        ended = await until_final(workspace, job.id)
+
+        assert "cancelled" == ended.status
+        assert not any(process.is_running() for process in processes)
+        assert before == meeting_places()
+
+
+def results_of(settings: Settings, job: Job) -> dict[str, bytes]:
+    found = files_in(settings.storage_dir / "results" / job.id)
+    return {name: content for name, content in found.items() if name != "manifest.json"}
