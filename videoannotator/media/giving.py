@@ -69,7 +69,7 @@ class Giver:
         self._conversion = conversion
         self._conversions: dict[_Form, Conversion] = {}
         self._takers: list[_Taker] = []
-        self._worked_seconds = self._waited_seconds = 0.0
+        self._worked_seconds = 0.0
         self._last = -1
         self.most_takers = 0
         """That were here at the same time."""
@@ -150,11 +150,9 @@ class Giver:
     def _wait_for(self, taker: "_Taker") -> None:
         """Raises OSError where it has gone, or takes too long."""
         began = time.perf_counter()
-        patience = self._sharing.patience_seconds + self._worked_seconds - self._waited_seconds
-        try:
-            taker.wait_for_a_place(min(LONGEST_WAIT_SECONDS, patience))
-        finally:
-            self._waited_seconds += time.perf_counter() - began
+        patience = self._sharing.patience_seconds + self._worked_seconds / 4 - taker.waited_for_seconds
+        taker.wait_for_a_place(min(LONGEST_WAIT_SECONDS, patience))
+        taker.waited_for_seconds += time.perf_counter() - began
 
     def _hand_over(self, taker: "_Taker", picture: Picture, images: _Images) -> None:
         began = time.perf_counter()
@@ -184,6 +182,7 @@ class _Taker:
         guest.settimeout(LONGEST_WAIT_SECONDS)
         self.wish = wish
         self.sampled = 0
+        self.waited_for_seconds = 0.0
         self._guest = guest
         self._memory = memory
         self._sampling = sampling

@@ -40,9 +40,10 @@ class Sharing(msgspec.Struct, frozen=True, kw_only=True):
     door_seconds: float = 0.5
     """They wait so long for each other at the beginning."""
 
-    patience_seconds: float = 3.0
-    """Each is kept waiting this long by the other, in all, and as long again as has been decoded by then. A stage that
-    is slower than that is better off with a decoder of its own, and a quick one is not held up by a slow one."""
+    patience_seconds: float = 2.0
+    """Who gives is kept waiting this long by each taker, in all, and by a quarter of the time that was decoded: enough
+    to load a network. A stage that is slower is better off with a decoder of its own, and a quick one is not held up by
+    it. Who takes is kept waiting this long beyond twice the time that was decoded."""
 
 
 class Wish(msgspec.Struct, frozen=True, tag="wish", kw_only=True):
