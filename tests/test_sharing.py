@@ -24,6 +24,7 @@ SCENES: dict[str, Any] = {"pixel_format": "bgr24", "max_side": 64, "threads": 3}
 FACES: dict[str, Any] = {"rate": 10.0, "max_side": 200, "threads": 2}
 ODD: dict[str, Any] = {"rate": 3.7, "pixel_format": "gray", "max_side": 77, "threads": 1}
 CONTINUED: dict[str, Any] = {"rate": 10.0, "max_side": 200, "threads": 1, "after": 41}
+EVERY: dict[str, Any] = {"max_side": 50, "threads": 1}
 CLIP = "b_frames.mp4"
 
 
@@ -95,7 +96,7 @@ def another_process(clip: Path, shared: Sharing, options: dict[str, Any], *, sto
 )
 def test_frames_of_a_shared_decoder_are_those_of_an_own_one(name: str, clips: Clips, tmp_path: Path) -> None:
     """Bytes, times, account, what is wrong with the file: results must not tell who decoded."""
-    clip, asked = clips.path(name), (SCENES, FACES, ODD, CONTINUED)
+    clip, asked = clips.path(name), (SCENES, FACES, ODD, CONTINUED, EVERY)
     alone = [read(clip, options) for options in asked]
 
     together = read_together(clip, tmp_path, *asked)
@@ -105,7 +106,7 @@ def test_frames_of_a_shared_decoder_are_those_of_an_own_one(name: str, clips: Cl
         assert one.frames == other.frames
         assert one.account == other.account
     assert [one.company for one in together] == [
-        "for 3 other stages too",
+        "for 4 other stages too",
         *(f"with {len(one.frames)} frames of another stage" for one in alone[1:]),
     ]
     assert not list(tmp_path.iterdir())

@@ -63,7 +63,8 @@ def _clip(folder: Path) -> Path:
 def reading(clip: Path, folder: Path) -> None:
     del folder
     video = probe(clip)
-    more: dict[str, Any] = {"pixels": f"{video.width}x{video.height}", "codec": video.video_codec, "seconds": video.duration_seconds}
+    size = f"{video.width}x{video.height}"
+    more: dict[str, Any] = {"pixels": size, "codec": video.video_codec, "seconds": video.duration_seconds}
     cpu, wall = _read(clip, {"threads": 1}, converted=False)
     say("decoding alone, one thread", cpu, "CPU s", wall=wall, **more)
     for pipeline, options in ASKED.items():
