@@ -130,6 +130,10 @@ async def until_final(workspace: Workspace, job_id: str) -> Job:
     return await until(workspace, job_id, lambda job: job.status.is_final)
 
 
+async def until_at_work(workspace: Workspace, job_id: str, pipeline: str) -> None:
+    await until(workspace, job_id, lambda job: any(s.pipeline == pipeline and s.progress > 0.05 for s in job.stages))
+
+
 def process_of(settings: Settings, pipeline: str) -> psutil.Process:
     """The process of a running stage: it writes to the log that is named after it."""
     for process in psutil.Process().children():
@@ -153,8 +157,8 @@ async def test_jobs_whose_stages_share_give_the_same_files(killed, long_clip, se
         expected = await until_final(workspace, (await begin(workspace, long_clip)).id)
     async with Workspace.open(settings) as workspace:
         job = await begin(workspace, long_clip)
-        await until(workspace, job.id, lambda job: all(stage.progress > 0.2 for stage in job.stages))
         if killed:
+            await until_at_work(workspace, job.id, killed)
             process_of(settings, killed).send_signal(signal.SIGKILL)
         ended = await until_final(workspace, job.id)
 
@@ -171,7 +175,7 @@ async def test_a_cancelled_job_leaves_nothing_of_what_its_stages_shared(long_cli
 
     async with Workspace.open(settings) as workspace:
         job = await begin(workspace, long_clip)
-        await until(workspace, job.id, lambda job: all(stage.progress > 0.2 for stage in job.stages))
+        await until_at_work(workspace, job.id, "scene_detection")
         processes = [process_of(settings, name) for name in FEW]
         await workspace.cancel(job.id)
         ended = await until_final(workspace, job.id)
