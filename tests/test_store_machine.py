@@ -270,7 +270,8 @@ def test_no_order_of_events_breaks_the_queue_in_a_long_search() -> None:
 
 def test_without_the_fence_a_stale_worker_is_found_out() -> None:
     """Proves that the machine looks where it matters: take the token check away, and it fails."""
-    search = settings(QUICK, max_examples=300, phases=[Phase.generate], database=None, derandomize=True)
+    long = settings(QUICK, stateful_step_count=120)  # one long life meets it sooner than many short ones
+    search = settings(long, max_examples=300, phases=[Phase.generate], database=None, derandomize=True)
 
     with pytest.raises(AssertionError, match="stale worker"):
         run_state_machine_as_test(UnfencedQueue, settings=search)
