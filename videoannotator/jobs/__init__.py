@@ -1,0 +1,75 @@
+"""The nouns: a video, a job, its stages, the states they can be in, and what can happen to them. Import from here."""
+
+from videoannotator.jobs.caller import Idempotency, Preferences, Preset, Token
+from videoannotator.jobs.dataset import Dataset, DatasetVideo, ResumableUpload, Scan
+from videoannotator.jobs.event import Event, Heard
+from videoannotator.jobs.job import Batch, Callback, Claim, Errands, Job, JobStatus, NewJob, new_id
+from videoannotator.jobs.result import (
+    PARTIAL,
+    Artifact,
+    Interval,
+    Ledger,
+    ModelFiles,
+    ModelUsed,
+    Named,
+    NamedPicture,
+    Output,
+    PictureUsed,
+    Provenance,
+)
+from videoannotator.jobs.stage import (
+    AUTOMATIC,
+    BROWSER_COPY,
+    PEOPLE,
+    NewStage,
+    Progress,
+    Stage,
+    StageError,
+    StageResult,
+    StageStatus,
+    Usage,
+)
+from videoannotator.jobs.video import Video
+
+__all__ = [
+    "AUTOMATIC",
+    "BROWSER_COPY",
+    "PARTIAL",
+    "PEOPLE",
+    "Artifact",
+    "Batch",
+    "Callback",
+    "Claim",
+    "Dataset",
+    "DatasetVideo",
+    "Errands",
+    "Event",
+    "Heard",
+    "Idempotency",
+    "Interval",
+    "Job",
+    "JobStatus",
+    "Ledger",
+    "ModelFiles",
+    "ModelUsed",
+    "Named",
+    "NamedPicture",
+    "NewJob",
+    "NewStage",
+    "Output",
+    "PictureUsed",
+    "Preferences",
+    "Preset",
+    "Progress",
+    "Provenance",
+    "ResumableUpload",
+    "Scan",
+    "Stage",
+    "StageError",
+    "StageResult",
+    "StageStatus",
+    "Token",
+    "Usage",
+    "Video",
+    "new_id",
+]
