@@ -2,8 +2,12 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,6 +73,31 @@ async def test_a_part_is_listed_and_marked_and_shown_to_nobody_as_the_whole(clip
     assert entries["out.partial.json"] == {"pipeline": "breaks_off", "partial": True}
     assert part.json() == {"found": 1}
     assert "out.partial.json" not in zipfile.ZipFile(io.BytesIO(archive.content)).namelist()
+
+
+def test_annotate_delivers_a_part_unless_an_earlier_whole_is_there(clips: Clips, tmp_path: Path) -> None:
+    """It would go with the scratch folder; and what was good yesterday must not make room for it."""
+    folder = declare(tmp_path / "pipelines", "behaves", "breaks_off")
+    words = [sys.executable, "-m", "videoannotator", "annotate", clips.path("h264.mp4"), "--json", "--pipelines"]
+    environ = os.environ | {"VIDEOANNOTATOR_PIPELINE_DIRS": str(folder)}
+
+    def annotate(pipeline: str, output: str) -> dict[str, Any]:
+        done = subprocess.run(
+            [*words, pipeline, "--output", output],
+            cwd=tmp_path,
+            env=environ,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return dict(json.loads(done.stdout))
+
+    broken, whole, again = annotate("breaks_off", "one"), annotate("behaves", "two"), annotate("breaks_off", "two")
+
+    assert [done["status"] for done in (broken, whole, again)] == ["failed", "completed", "failed"]
+    assert {file.name for file in (tmp_path / "one" / "h264").iterdir()} == {"manifest.json", "out.partial.json"}
+    assert {file.name for file in (tmp_path / "two" / "h264").iterdir()} == {"manifest.json", "out.json"}
+    assert ("output" in broken, "output" in again) == (True, False)
 
 
 @pytest.mark.parametrize(("name", "partial"), [("a.json", "a.partial.json"), ("a.b.csv", "a.b.partial.csv")])

@@ -8,7 +8,7 @@ import pytest
 
 from tests.clips import Clips
 from tests.server import serving
-from tests.staging import Recorder, run
+from tests.staging import CATALOGUE, Recorder, run
 from videoannotator.annotations import BoundingBox
 from videoannotator.errors import StageFailed
 from videoannotator.formats.people import People, Seen, Together, write_people, write_people_table
@@ -19,6 +19,9 @@ from videoannotator.pipelines import people
 from videoannotator.pipelines.contract import Stage
 from videoannotator.pipelines.links import FaceBox, Head, Link, links
 
+VIDEO_WITH_PICTURE = Video(
+    filename="clip.mp4", size_bytes=1, container="mp4", duration_seconds=2.0, width=640, height=480, video_codec="h264"
+)
 VIDEO = Video(filename="clip.mp4", size_bytes=1, container="mp4", duration_seconds=2.0, width=640, height=480)
 
 
@@ -198,6 +201,13 @@ async def test_a_job_with_both_gets_them_put_together(clips: Clips, tmp_path: Pa
     assert [stage["pipeline"] for stage in both["stages"]] == ["person_tracking", "face_analysis", PEOPLE]
     assert [stage["pipeline"] for stage in one["stages"]] == ["face_analysis"]
     assert told["persons"][0]["face_tracks"] == [{"face_track_id": 3, "moments": 9, "share": 1.0}]
+
+
+def test_what_else_lacks_sound_does_not_keep_them_apart() -> None:
+    """A silent film has faces and persons too."""
+    found = CATALOGUE.plan(VIDEO_WITH_PICTURE, ["face_analysis", "person_tracking", "voice_activity"], {})
+
+    assert [stage.pipeline for stage in found if stage.skip_because is None][-1] == PEOPLE
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
 
-from videoannotator.artifacts import storage_trouble
+from videoannotator.artifacts import MANIFEST, storage_trouble
 from videoannotator.cli.inputs import Input
 from videoannotator.cli.progress import Display, Ending
 from videoannotator.errors import Conflict, Refused, VideoAnnotatorError
@@ -134,8 +134,9 @@ class _Run:
             del self._waiting[event.job_id]
 
     def _deliver(self, job: Job, one: Input) -> Ending:
-        """Put a job's results into their place."""
-        if job.status is not JobStatus.COMPLETED:
+        """Put a job's results into their place; of one that failed what there is, where no earlier result would go."""
+        is_part = job.status is JobStatus.FAILED and (self._workspace.artifacts.results(job.id) / MANIFEST).is_file()
+        if job.status is not JobStatus.COMPLETED and (one.output.exists() or not is_part):
             return Ending.of(job, one, self._workspace.catalogue, delivered=False, log_tails=self._log_tails(job))
         try:
             _replace(self._workspace.artifacts.results(job.id), one.output)

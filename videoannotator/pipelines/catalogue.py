@@ -191,7 +191,7 @@ class Catalogue:
         stages = tuple(self.stage(video, name, values) for name, values in complete.items())
         if (lacks := [s.skip_because for s in stages if s.skip_because]) and len(lacks) == len(stages):
             raise InvalidConfig((FieldProblem("video", lacks[0].message, lacks[0].code),))
-        if set(self.get(PEOPLE).after) <= complete.keys() and not lacks:
+        if set(self.get(PEOPLE).after) <= {stage.pipeline for stage in stages if stage.skip_because is None}:
             return (*stages, NewStage(PEOPLE, self.get(PEOPLE).defaults))
         return stages
 

@@ -188,8 +188,8 @@ class JobRun:
         self._log.info("job ended", status=ended.status, outcome=ended.outcome)
 
     async def _write_manifest(self, job: Job) -> None:
-        if any(stage.status is StageStatus.COMPLETED for stage in job.stages):
-            artifacts = await self._store.artifacts(job.id)
+        artifacts = await self._store.artifacts(job.id)
+        if artifacts or any(stage.status is StageStatus.COMPLETED for stage in job.stages):
             await self._insist(lambda: asyncio.to_thread(self._artifacts.write_manifest, job, artifacts))
 
     async def _drop_chunks(self) -> None:
