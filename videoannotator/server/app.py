@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio
 from litestar import Litestar
 from litestar.di import Provide
 from litestar.routes import HTTPRoute
@@ -68,6 +69,7 @@ async def building(workspace: Workspace, keys: Keys, *, port: int, closing: asyn
     The server as one ASGI application, for as long as the block lasts. Set `closing` to end its event streams and to
     have it refuse new work.
     """
+    anyio.get_cancelled_exc_class()  # loads what Litestar would load in the first request, which would wait for it
     threads = ThreadPoolExecutor(_UPLOAD_THREADS, thread_name_prefix="upload")
     try:
         workspace.policy.own_ports.add(port)

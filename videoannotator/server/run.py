@@ -17,14 +17,8 @@ from videoannotator.workspace import Workspace
 log = get_logger(__name__)
 
 
-SWITCH_SECONDS = 0.001
-"""After so long a thread that computes lets another one have the interpreter. With Python's 5 ms a request that meets
-two or three such threads on its way is late by more than its own work."""
-
-
 def run(settings: Settings) -> int:
     configure(settings)
-    sys.setswitchinterval(SWITCH_SECONDS)
     try:
         return asyncio.run(_serve(settings))
     except (Refused, StorageTrouble) as exc:
