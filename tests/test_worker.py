@@ -75,6 +75,26 @@ def results(settings: Settings, job: Job) -> list[str]:
     return sorted(os.listdir(settings.storage_dir / "results" / job.id))
 
 
+async def test_nothing_is_made_ready_for_a_job_that_has_to_wait(settings, clip):
+    """A process that loads its libraries takes the processor from the answer, and from the jobs before it."""
+    one_job = msgspec.structs.replace(settings, max_concurrent_jobs=1, max_concurrent_stages=2)
+    async with Workspace.open(one_job) as workspace:
+        await workspace.consider(Selection(pipelines=("behaves",)))
+        alone = births()
+        job = await submit(workspace, clip, "hangs")
+        await until_at_work(workspace, job.id)
+        await workspace.consider(Selection(pipelines=("raises",)))
+        behind_another = births()
+
+    assert "birth for behaves" in alone
+    assert "birth for raises" not in behind_another
+
+
+def births() -> set[str]:
+    """Of processes that are being made ready."""
+    return {name for task in asyncio.all_tasks() if (name := task.get_name()).startswith("birth for ")}
+
+
 async def test_a_job_ends_with_its_artifacts_and_a_manifest_that_tells_the_truth(settings, clip):
     """Sizes, hashes, parameters, versions: what a reader of the result relies on."""
     async with Workspace.open(settings) as workspace:
