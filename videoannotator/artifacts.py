@@ -52,6 +52,10 @@ class Artifacts:
         self._root = root = root.resolve()  # once: what is served from here is opened without following links
         self.uploads = root / "uploads"
         self.cache = root / "cache"
+        self.lost = root / "lost"
+        """What another database than the present one knew; see `upkeep/orphans.py`."""
+
+        self.marks = root / "unsettled"
 
     def prepare(self) -> None:
         """Make the folders, and clear away uploads that an earlier life never finished."""

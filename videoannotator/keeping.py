@@ -16,7 +16,7 @@ class OldJob(msgspec.Struct, frozen=True):
 
 class ErasedFile(msgspec.Struct, frozen=True):
     kind: str
-    """video, result, log or original."""
+    """video, result, log, original, or lost: put aside, of a database that is not there any more."""
 
     size: int
     sha256: str

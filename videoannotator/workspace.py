@@ -33,6 +33,7 @@ from videoannotator.settings import Settings
 from videoannotator.store import Store
 from videoannotator.store.lock import only_one
 from videoannotator.store.sqlite import SqliteStore
+from videoannotator.upkeep.orphans import Orphans, mark, unmark
 from videoannotator.upkeep.removal import Upkeep, remove_job
 from videoannotator.uploads import Uploads
 from videoannotator.work.cache import Cache
@@ -146,7 +147,8 @@ class Workspace:
             await asyncio.to_thread(workspace.artifacts.prepare)
             if cache is not None:
                 await asyncio.to_thread(cache.prepare)
-            left = await asyncio.to_thread(workspace.artifacts.job_ids)
+            orphans = Orphans(store, workspace.artifacts)
+            found = await orphans.find()
             await workspace.worker.recover()
             await workspace.uploads.settle()
             await workspace.scans.settle()
@@ -157,7 +159,7 @@ class Workspace:
             stack.push_async_callback(_stop, asyncio.create_task(sweeping, name="retention"))
             courier = Courier(store, workspace.policy, settings)
             stack.push_async_callback(_stop, asyncio.create_task(courier.run(), name="courier"))
-            stack.push_async_callback(_stop, asyncio.create_task(workspace._remove_orphans(left), name="orphans"))
+            stack.push_async_callback(_stop, asyncio.create_task(orphans.settle(found), name="orphans"))
             yield workspace
 
     async def check(self, selection: Selection) -> None:
@@ -291,8 +293,10 @@ class Workspace:
         await asyncio.to_thread(self._bring_files, old, new)
         kept = {stage.pipeline for stage in new.stages if stage.carried_over}
         artifacts = [a for a in await self.store.artifacts(old.id) if a.pipeline in kept]
+        await asyncio.to_thread(mark, self.artifacts, new.id)
         await asyncio.to_thread(self.artifacts.carry_over, old.id, new.id, artifacts)
         (job,) = await self.submit(new)
+        await asyncio.to_thread(unmark, self.artifacts, new.id)
         return job
 
     async def delete(self, job_id: str) -> None:
@@ -400,17 +404,6 @@ class Workspace:
             self.failure = exc
         finally:
             self.failed.set()
-
-    async def _remove_orphans(self, left: set[str]) -> None:
-        """Files that a crash left between upload and row, or between the row's removal and theirs."""
-        for job_id in left:
-            try:
-                job = await self.store.get(job_id)
-            except NotFound:
-                await asyncio.to_thread(self.artifacts.remove, job_id)
-            else:
-                if job.status.is_final:
-                    await asyncio.to_thread(self.artifacts.drop_chunks, job_id)
 
 
 def is_in_use(folder: Path) -> bool:

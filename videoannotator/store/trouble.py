@@ -38,7 +38,8 @@ def damaged(folder: Path, reason: str) -> StorageTrouble:
     return StorageTrouble(
         f"The database {folder / DATABASE} is damaged ({reason}), and it was left as it is.",
         hint=f"Move it aside with its -wal and -shm files and start with an empty one, or {back}, or save what can be "
-        f"read: sqlite3 {DATABASE} .recover | sqlite3 saved.sqlite. Videos and results beside it are not touched.",
+        f"read: sqlite3 {DATABASE} .recover | sqlite3 saved.sqlite. Videos and results that the other database does "
+        "not know are then put aside, in lost/.",
         code="DATABASE_DAMAGED",
     )
 

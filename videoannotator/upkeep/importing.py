@@ -18,6 +18,7 @@ from videoannotator.jobs import Artifact, NewJob, NewStage, Provenance, StageRes
 from videoannotator.store import JobQuery, Store
 from videoannotator.upkeep import older_results
 from videoannotator.upkeep.older_results import OlderFile, Reading
+from videoannotator.upkeep.orphans import mark, unmark
 
 TAG = "imported"
 ENGINE = "imported"
@@ -80,6 +81,7 @@ class Import:
         until = max(reading.until_seconds for reading in readings.values())
         video = await self._look(name, file, until)
         job_id = new_id("job")
+        await asyncio.to_thread(mark, self._artifacts, job_id)
         results = {
             reading.output.name.partition(".")[0]: await asyncio.to_thread(self._bring, job_id, source, reading)
             for source, reading in readings.items()
@@ -93,6 +95,7 @@ class Import:
             tags=tuple(dict.fromkeys((TAG, *tags))),
         )
         added = await self._store.add_finished(job, results)
+        await asyncio.to_thread(unmark, self._artifacts, job_id)
         await asyncio.to_thread(self._artifacts.write_manifest, added, await self._store.artifacts(job_id))
         return job_id
 

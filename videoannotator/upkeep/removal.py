@@ -1,13 +1,14 @@
 """
 The end of data: what is old goes by itself where the operator wants it, and what somebody wants gone goes at once.
 
-Both go through the rows first and the files after, job by job; a crash in between leaves files without rows, which the
-next start removes. Nothing here touches a job that is pending or running, except `Erasure`, which is for exactly that
-and waits until each has ended.
+Both go through the rows first and the files after, job by job; a crash in between leaves files without rows, and a mark
+by which the next start knows that they are to go. Nothing here touches a job that is pending or running, except
+`Erasure`, which is for exactly that and waits until each has ended.
 """
 
 import asyncio
 import hashlib
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,6 +22,7 @@ from videoannotator.jobs import Job, new_id
 from videoannotator.keeping import ErasedFile, OldJob, Receipt
 from videoannotator.logs import get_logger
 from videoannotator.store import Store
+from videoannotator.upkeep.orphans import lost_with, mark, unmark
 from videoannotator.work.cache import Cache
 
 LOOK_AGAIN_SECONDS = 3600.0
@@ -100,7 +102,8 @@ class Erasure:
         """
         known = await self._store.jobs_with_content(digest)
         unread = [job_id for job_id, path in await self._store.jobs_of_unknown_content() if await _is(path, digest)]
-        return await self._erase((*known, *unread), originals=originals, video_sha256=digest)
+        lost = await asyncio.to_thread(lost_with, self._artifacts, digest)
+        return await self._erase((*known, *unread), lost=lost, originals=originals, video_sha256=digest)
 
     async def of_tag(self, tag: str, *, originals: bool) -> Receipt:
         """Raises NotFound (NOTHING_TO_ERASE)."""
@@ -116,15 +119,16 @@ class Erasure:
         *,
         originals: bool,
         batches: int = 0,
+        lost: Sequence[Path] = (),
         video_sha256: str | None = None,
         tag_sha256: str | None = None,
     ) -> Receipt:
-        if not job_ids and not batches:
+        if not job_ids and not batches and not lost:
             message = "No job has this video or tag."
             hint = "Look at the hash, or at the tags of the jobs."
             raise NotFound(message, hint=hint, code="NOTHING_TO_ERASE")
         jobs = [await self._store.get(job_id) for job_id in job_ids]
-        files, outside = await asyncio.to_thread(self._inventory, jobs, originals=originals)
+        files, outside = await asyncio.to_thread(self._inventory, jobs, lost, originals=originals)
         receipt = Receipt(
             id=new_id("receipt"),
             made_at=datetime.now(UTC),
@@ -138,6 +142,8 @@ class Erasure:
         await self._store.forget_names(job_ids)
         for job in jobs:
             await self._delete(job.id)
+        for folder in lost:
+            await asyncio.to_thread(shutil.rmtree, folder)
         if originals:
             await asyncio.to_thread(_unlink, outside)
         copies = await asyncio.to_thread(self._remove_database_copies)
@@ -150,11 +156,15 @@ class Erasure:
         log.warning("erased", receipt=receipt.id, jobs=receipt.jobs, files=len(files), database_clean=clean)
         return receipt
 
-    def _inventory(self, jobs: Sequence[Job], *, originals: bool) -> tuple[list[ErasedFile], list[Path]]:
+    def _inventory(
+        self, jobs: Sequence[Job], lost: Sequence[Path], *, originals: bool
+    ) -> tuple[list[ErasedFile], list[Path]]:
         """Every file with its hash, and the videos that lie outside of the storage directory."""
         files: list[ErasedFile] = []
         for job in jobs:
             files += [_account(kind, file) for kind, file in self._artifacts.files(job.id)]
+        for folder in lost:
+            files += [_account("lost", file) for file in sorted(folder.rglob("*")) if file.is_file()]
         outside = sorted({job.video_path for job in jobs if not job.owns_video and job.video_path.is_file()})
         if originals:
             files += [_account("original", file) for file in outside]
@@ -191,6 +201,7 @@ async def remove_job(store: Store, artifacts: Artifacts, job_id: str) -> None:
     that are remembered of it.
     """
     digest = None
+    await asyncio.to_thread(mark, artifacts, job_id)
     try:
         digest = (await store.get(job_id)).video.sha256
         await store.remove(job_id)
@@ -198,6 +209,7 @@ async def remove_job(store: Store, artifacts: Artifacts, job_id: str) -> None:
         log.debug("the job is gone already", job_id=job_id)
     reach("job.forgotten")
     await asyncio.to_thread(artifacts.remove, job_id)
+    await asyncio.to_thread(unmark, artifacts, job_id)
     if digest is not None and not await store.jobs_with_content(digest):
         await asyncio.to_thread(Cache(artifacts.cache, 0).forget, digest)
 
