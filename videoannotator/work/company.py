@@ -23,21 +23,31 @@ class Company:
 
     def __init__(self, members: Sequence[str] = (), *, address: Path = Path(), most_bytes: int = 0) -> None:
         self._coming = list(members)
+        self._here: set[str] = set()
         self._told: set[str] = set()
         self._address = address
         self._most_bytes = most_bytes
 
-    def sharing(self, pipeline: str) -> Sharing | None:
-        """What its stage is told when its process begins; None where it decodes for itself."""
-        if pipeline not in self._coming or pipeline in self._told or len(self._coming) < 2:
+    def enter(self, pipeline: str) -> None:
+        """It has its slot: its process begins in a moment."""
+        self._here.add(pipeline)
+
+    def sharing(self, pipeline: str, *, free_slots: int) -> Sharing | None:
+        """
+        What its stage is told when its process begins; None where it decodes for itself.
+
+        Those that have a slot are waited for, or will find one at once: so many are free.
+        """
+        if pipeline not in self._coming or pipeline in self._told:
+            return None
+        gives = pipeline == self._coming[0]
+        others = self._coming[1:] if gives else self._coming[:1]
+        here = sum(other in self._here for other in others)
+        expected = here + min(free_slots, len(others) - here)
+        if not expected:
             return None
         self._told.add(pipeline)
-        return Sharing(
-            address=str(self._address),
-            gives=pipeline == self._coming[0],
-            takers=len(self._coming) - 1,
-            most_bytes=self._most_bytes,
-        )
+        return Sharing(address=str(self._address), gives=gives, takers=expected, most_bytes=self._most_bytes)
 
     def withdraw(self, pipeline: str) -> None:
         """It will have no process."""

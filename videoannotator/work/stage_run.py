@@ -221,6 +221,7 @@ class StageRun:
     async def _attempt(self) -> None:
         need = _need(self._tools.catalogue.get(self._stage.pipeline), self._stage.used_config, self._claim.job.priority)
         async with self._tools.scheduler.room(need, self._wait_for_memory) as self._place, self._tools.gate.work():
+            self._company.enter(self._stage.pipeline)
             await self._store.start_stage(self._claim, self._stage.pipeline)
             reach("stage.started")
             started = time.monotonic()
@@ -335,7 +336,7 @@ class StageRun:
             earlier={made.name: str(self._artifacts.results(job.id) / made.name) for made in self._earlier},
             chunks_folder=str(self._chunks or ""),
             chunk_seconds=settings.checkpoint_seconds,
-            sharing=self._company.sharing(stage.pipeline),
+            sharing=self._company.sharing(stage.pipeline, free_slots=self._tools.scheduler.free),
         )
 
     def _chunks_folder(self) -> Path | None:
