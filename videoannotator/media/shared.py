@@ -37,7 +37,7 @@ class Sharing(msgspec.Struct, frozen=True, kw_only=True):
     most_bytes: int
     """Of pictures on their way to one taker."""
 
-    door_seconds: float = 2.0
+    door_seconds: float = 5.0
     """They wait so long for each other at the beginning."""
 
     patience_seconds: float = 2.0
