@@ -153,8 +153,8 @@ class Runner:
 
     async def _make_ready(self, making: Making) -> None:
         try:
-            # Where it cannot be started, the stage will say so.
-            with open(os.devnull, "wb") as nowhere, suppress(StageDied):  # noqa: ASYNC230, PTH123  (it does not block)
+            # Where it cannot be started, for want of descriptors say, the stage will say so.
+            with suppress(StageDied, OSError), open(os.devnull, "wb") as nowhere:  # noqa: ASYNC230, PTH123  (it does not block)
                 self._standby.put_fresh(Resident(await self._begin(making, nowhere.fileno()), making))
         finally:
             del self._expected[making]
