@@ -11,6 +11,7 @@ from tests.clips import ffmpeg
 from tests.hub import Hub, serving_hub
 from tests.server import Served, eventually, serving
 from tests.tiny_models import shelf_of
+from videoannotator.cli.progress import PlainLines
 
 WISH = '{"speech_recognition": {"model": "tiny", "language": "en"}}'
 
@@ -132,3 +133,13 @@ async def test_a_cancel_ends_a_fetch_at_once(hub: Hub, clip: Path, tmp_path: Pat
 
 async def _asked_for(hub: Hub, path: str) -> bool:
     return any(method == "GET" and asked.endswith(path) for method, asked, _ in hub.asked)
+
+
+def test_annotate_shows_that_a_model_is_fetched(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is downloaded behind anybody's back, and nobody stares at a bar that stands still for minutes."""
+    line = {"stage": "speech_recognition", "message": "Fetching faster-whisper-tiny: 9 of 78 MB (12%)."}
+
+    PlainLines().log(line | {"level": "info"})
+    PlainLines().log({"stage": "speech_recognition", "message": "for the log only", "level": "debug"})
+
+    assert capsys.readouterr().out == "[...] speech_recognition: Fetching faster-whisper-tiny: 9 of 78 MB (12%).\n"

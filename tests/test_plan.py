@@ -101,6 +101,8 @@ def test_a_plan_says_what_is_missing_and_the_commands(clips: Clips, tmp_path: Pa
     assert made.fetch_mb > 7000
     assert "Run: videoannotator models pull rtmo-m" in made.fixes
     assert "Run: videoannotator install speech" in made.fixes
+    assert "Run: videoannotator models pull faster-whisper-turbo" in made.fixes
+    assert any("HF_TOKEN" in fix and "pyannote-community-1" in fix for fix in made.fixes)
     assert list(tmp_path.iterdir()) == []
 
 

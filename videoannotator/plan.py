@@ -76,7 +76,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def fixes(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(stage.fix for stage in self.stages if stage.fix))
+        return tuple(dict.fromkeys(line for stage in self.stages for line in stage.fix.splitlines()))
 
 
 def plan(

@@ -128,8 +128,8 @@ class PlainLines(_Quiet):
             _say(f"[...] {job.video.filename}: {describe(job)}")
 
     def log(self, data: dict[str, Any]) -> None:
-        if data["level"] in ("warning", "error"):
-            _say(f"[{data['level'].upper()}] {data['stage'] or ''}: {data['message']}")
+        if line := told(data):
+            _say(line)
 
     def end(self, ending: Ending, job_id: str | None = None) -> None:
         for line in lines_of(ending):
@@ -178,8 +178,8 @@ class Bars(PlainLines):
             self._progress.update(self._bar(key), completed=stage["progress"] * 100, pace=pace(stage))
 
     def log(self, data: dict[str, Any]) -> None:
-        if data["level"] in ("warning", "error"):
-            self._print(f"[{data['level'].upper()}] {data['stage'] or ''}: {data['message']}")
+        if line := told(data):
+            self._print(line)
 
     def end(self, ending: Ending, job_id: str | None = None) -> None:
         for key in [key for key in self._bars if key[0] == job_id]:
@@ -199,6 +199,12 @@ class Bars(PlainLines):
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, soft_wrap=True)
+
+
+def told(data: dict[str, Any]) -> str:
+    """A line of a job's log as a user sees it, a model that is fetched say; nothing for what is only for the log."""
+    marks = {"info": "[...]", "warning": "[WARNING]", "error": "[ERROR]"}
+    return f"{marks[data['level']]} {data['stage'] or 'job'}: {data['message']}" if data["level"] in marks else ""
 
 
 def describe(job: NewJob) -> str:

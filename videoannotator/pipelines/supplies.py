@@ -22,7 +22,7 @@ class Lack(msgspec.Struct, frozen=True):
 
     message: str
     fix: str
-    """What to do about it; where a command does it, the command."""
+    """What to do about it, a line for each thing; where a command does it, the command."""
 
     code: str = "PIPELINE_UNAVAILABLE"
 
@@ -45,18 +45,16 @@ class Supplies:
         )
 
     def lack(self, declaration: Declaration, values: Mapping[str, Any]) -> Lack | None:
-        """What keeps the pipeline from running with these parameters; None where it can."""
+        """
+        All that keeps the pipeline from running with these parameters; None where it can. Nobody shall fetch gigabytes
+        to be told then of a token.
+        """
         engine = declaration.engine(values)
-        if engine.environment == DEFAULT:
-            if missing := [module for module in engine.modules if not _is_installed(module)]:
-                what = f"{declaration.name} needs {', '.join(sorted(missing))}, which is not installed."
-                return Lack(what, "Run: uv sync")
-        elif (state := self.environments.state(engine.environment)) != "ready":
-            what = (
-                f"{declaration.name} with {engine.name} needs the environment {engine.environment}, which is {state}."
-            )
-            return Lack(what, self.environments.how_to_get(engine.environment))
-        return self._lack_of_models(declaration, engine, values)
+        both = self._lack_of_libraries(declaration, engine), self._lack_of_models(declaration, engine, values)
+        lacks = [lack for lack in both if lack]
+        if not lacks:
+            return None
+        return Lack(" ".join(lack.message for lack in lacks), "\n".join(lack.fix for lack in lacks))
 
     def missing_models(self, declaration: Declaration, values: Mapping[str, Any]) -> tuple[str, ...]:
         """Those that have to be fetched before it can run."""
@@ -75,6 +73,17 @@ class Supplies:
         welcome = [n for n in engine.welcome_for(values, self.shelf.models.names) if n not in needed]
         there = [name for name in welcome if self.shelf.state(name) in ("ready", "unchecked")]
         return tuple(self.shelf.require(name) for name in (*needed, *there))
+
+    def _lack_of_libraries(self, declaration: Declaration, engine: Engine) -> Lack | None:
+        if engine.environment == DEFAULT:
+            missing = sorted(module for module in engine.modules if not _is_installed(module))
+            what = f"{declaration.name} needs {', '.join(missing)}, which is not installed."
+            return Lack(what, "Run: uv sync") if missing else None
+        state = self.environments.state(engine.environment)
+        if state == "ready":
+            return None
+        what = f"{declaration.name} with {engine.name} needs the environment {engine.environment}, which is {state}."
+        return Lack(what, self.environments.how_to_get(engine.environment))
 
     def _lack_of_models(self, declaration: Declaration, engine: Engine, values: Mapping[str, Any]) -> Lack | None:
         missing = self.missing_models(declaration, values)
