@@ -1,4 +1,4 @@
-"""Jobs for tests of the store: nothing in them is ever opened."""
+"""Jobs for tests of the store, in which nothing is ever opened, and its clock."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +16,16 @@ from videoannotator.jobs import (
 )
 
 PIPELINES = ("scene_detection", "face_analysis")
+
+
+class Clock:
+    """Seconds since the epoch, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 def new_job(pipelines: Sequence[str] = PIPELINES, **fields: Any) -> NewJob:

@@ -1,11 +1,9 @@
 """The same work is done once: results are remembered, served with the same bytes, and never when they are not whole."""
 
-import asyncio
 import hashlib
 import json
 import os
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from tests.clips import Clips
 from tests.declared import declare
 from tests.sample_jobs import result
 from tests.server import serving
+from tests.waiting import until
 from videoannotator.jobs import Artifact, Job, JobStatus, ModelFiles, NamedPicture, StageResult, StageStatus, Video
 from videoannotator.settings import Settings
 from videoannotator.work.cache import Cache
@@ -40,13 +39,6 @@ async def finished(
     selection = Selection(pipelines=("counts_runs",), config={"counts_runs": config} if config else {}, cache=cache)
     (job,) = await workspace.submit(await workspace.admit(clip, name, selection, owns_video=False))
     return await until(workspace, job.id, lambda job: job.status.is_final)
-
-
-async def until(workspace: Workspace, job_id: str, holds: Callable[[Job], Any]) -> Job:
-    async with asyncio.timeout(20):
-        while not holds(job := await workspace.store.get(job_id)):
-            await asyncio.sleep(0.005)
-    return job
 
 
 def runs(settings: Settings) -> int:

@@ -8,19 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.sample_jobs import new_job, result
+from tests.sample_jobs import Clock, new_job, result
 from videoannotator.forecast import Ahead, Left, Line, Middle, Ran, Speeds, learn, left_of, seconds_until_over
 from videoannotator.jobs import Job, NewJob
 from videoannotator.store.lanes import AGEING_SECONDS
 from videoannotator.store.sqlite import SqliteStore
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

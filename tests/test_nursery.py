@@ -5,13 +5,14 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.stages import Bench, descriptors, is_alive
+from tests.waiting import happens
 from videoannotator.errors import StageDied
 from videoannotator.runner import leftovers
 from videoannotator.runner.process import Runner
@@ -34,17 +35,11 @@ def nursery_of(bench: Bench) -> psutil.Process:
     return psutil.Process(pid)
 
 
-async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not holds():
-            await asyncio.sleep(0.005)
-
-
 async def test_a_stage_is_forked_and_found_by_its_marks_all_the_same(bench: Bench) -> None:
     """What a crash leaves is found by what stands in its first environment, which a fork shares with its parent."""
     nursery = nursery_of(bench)
     running = asyncio.create_task(bench.run("hangs"))
-    await until(lambda: bench.progress)
+    await happens(lambda: bench.progress)
     (stage,) = nursery.children()
     own = stage.environ()[leftovers.STAGE_MARK]
     found = leftovers.carrying(leftovers.needle(leftovers.STAGE_MARK, own))
@@ -63,7 +58,7 @@ async def test_a_nursery_that_dies_takes_its_stages_along_and_the_next_stage_has
     """Somebody may kill it by mistake. What ran is told as a death, which is tried again, and nothing lives on."""
     first = nursery_of(bench)
     running = asyncio.create_task(bench.run("hangs"))
-    await until(lambda: bench.progress)
+    await happens(lambda: bench.progress)
     (stage,) = first.children()
 
     first.kill()

@@ -12,6 +12,7 @@ import pytest
 
 from tests.clips import Clips
 from tests.stages import Bench, descriptors, is_alive
+from tests.waiting import happens
 from videoannotator.errors import StageDied, UnreadableVideo
 from videoannotator.runner.prober import Prober
 from videoannotator.runner.probers import Probers
@@ -142,7 +143,7 @@ async def test_a_caller_that_leaves_does_not_get_its_answer_to_the_next(
 ) -> None:
     """Browsers are closed while an upload is looked at."""
     leaving = asyncio.create_task(prober.probe(file("hang"), "gone.mp4"))
-    await _until(lambda: prober.pid is not None)
+    await happens(lambda: prober.pid is not None)
     await asyncio.sleep(0.2)
     leaving.cancel()
     await asyncio.wait({leaving})
@@ -165,7 +166,7 @@ async def test_an_idle_reader_leaves_and_comes_back(bench: Bench, file: Callable
     before = descriptors()
     async with Prober.open(bench.runner, code=_CODE, idle_seconds=0.2) as prober:
         first = (await prober.probe(file("good"), "a.mp4")).duration_seconds
-        await _until(lambda: prober.pid is None and not bench.left())
+        await happens(lambda: prober.pid is None and not bench.left())
         second = (await prober.probe(file("good"), "b.mp4")).duration_seconds
 
     assert first != second
@@ -194,12 +195,6 @@ async def test_a_warm_probe_costs_little(prober: Prober, file: Callable[[str], P
         seconds.append(time.monotonic() - began)
 
     assert sorted(seconds)[25] < 0.005
-
-
-async def _until(happened: Callable[[], bool], limit_seconds: float = 10.0) -> None:
-    async with asyncio.timeout(limit_seconds):
-        while not happened():
-            await asyncio.sleep(0.01)
 
 
 async def test_a_file_that_hangs_delays_nobody_else(bench: Bench, file: Callable[[str], Path]) -> None:

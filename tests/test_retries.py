@@ -3,17 +3,16 @@
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable
 from contextlib import aclosing, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
 from tests.clips import Clips
 from tests.declared import declare
+from tests.waiting import until
 from videoannotator.errors import ErrorKind, StageDied, StageFailed, StorageTrouble, VideoAnnotatorError, kind_of
 from videoannotator.jobs import Job, JobStatus, Stage, StageError, StageStatus
 from videoannotator.runner.failures import failed
@@ -46,13 +45,6 @@ async def submit(workspace: Workspace, clip: Path, *pipelines: str) -> Job:
     job = await workspace.admit(clip, clip.name, Selection(pipelines=pipelines), owns_video=False)
     (queued,) = await workspace.submit(job)
     return queued
-
-
-async def until(workspace: Workspace, job_id: str, holds: Callable[[Job], Any]) -> Job:
-    async with asyncio.timeout(20):
-        while not holds(job := await workspace.store.get(job_id)):
-            await asyncio.sleep(0.005)
-    return job
 
 
 async def run(settings: Settings, clip: Path, *pipelines: str) -> tuple[Job, list[str]]:

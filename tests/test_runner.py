@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import psutil
 import pytest
 
 from tests.stages import LIMITS, Bench, descriptors, is_alive
+from tests.waiting import happens
 from videoannotator.errors import (
     StageBroke,
     StageDied,
@@ -266,7 +267,7 @@ async def test_a_log_keeps_its_limit_and_says_so(bench: Bench) -> None:
 async def test_a_log_that_is_written_without_an_end_keeps_its_limit_too(bench: Bench) -> None:
     """Whenever its stage is ended."""
     running = asyncio.create_task(bench.run("fills_stderr", log_bytes=50_000))
-    await _until(lambda: was_cut(bench.log))
+    await happens(lambda: was_cut(bench.log))
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
@@ -363,7 +364,7 @@ async def test_a_cancel_leaves_nothing_at_whatever_moment(bench: Bench, name: st
 async def test_a_second_cancel_leaves_no_orphan(bench: Bench) -> None:
     """People press Ctrl-C again when the first one does not seem to help."""
     running = asyncio.create_task(bench.run("family", grace_seconds=0.5))
-    await _until(lambda: len(bench.progress) > 0)
+    await happens(lambda: len(bench.progress) > 0)
     assert len(bench.left()) == 4 + 2  # the two shells each have a sleep
 
     for _ in range(5):
@@ -385,7 +386,7 @@ async def test_cancel_is_quick(bench: Bench) -> None:
             running = asyncio.create_task(
                 bench.run(name, config={"steps": 1000, "step_seconds": 0.02}, grace_seconds=grace)
             )
-            await _until(lambda: len(bench.progress) > 0)
+            await happens(lambda: len(bench.progress) > 0)
             began = time.monotonic()
             running.cancel()
             await asyncio.wait({running})
@@ -493,15 +494,9 @@ async def test_closing_the_runner_leaves_not_even_the_guardian(tmp_path: Path) -
 async def test_a_stage_lets_the_server_go_first(bench: Bench) -> None:
     """Two cores and four stages: whoever asks the server something meanwhile is answered as ever."""
     running = asyncio.create_task(bench.run("hangs"))
-    await _until(lambda: bool(bench.progress))
+    await happens(lambda: bool(bench.progress))
     niceness = {process.nice() for process in bench.left()}
     running.cancel()
     await asyncio.wait({running})
 
     assert niceness == {10}
-
-
-async def _until(happened: Callable[[], bool], limit_seconds: float = 10.0) -> None:
-    async with asyncio.timeout(limit_seconds):
-        while not happened():
-            await asyncio.sleep(0.01)

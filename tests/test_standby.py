@@ -6,7 +6,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 
 from tests.cards import Cards
 from tests.stages import Bench, is_alive
+from tests.waiting import happens
 from videoannotator.errors import StageFailed
 from videoannotator.runner.process import Making, Runner, Warmth
 
@@ -49,15 +50,9 @@ async def found_by(
 
 async def expected(bench: Bench) -> psutil.Process:
     """The one process that was made ready ahead."""
-    await until(lambda: bench.runner.waiting_pids)
+    await happens(lambda: bench.runner.waiting_pids)
     (waiting,) = bench.left()
     return waiting
-
-
-async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not holds():
-            await asyncio.sleep(0.005)
 
 
 async def test_a_stage_takes_the_process_that_has_loaded_ahead(bench: Bench) -> None:
@@ -88,7 +83,7 @@ async def test_a_process_that_died_while_it_waited_costs_nothing(bench: Bench) -
     bench.runner.expect(MAKING)
     waiting = await expected(bench)
     os.kill(waiting.pid, signal.SIGKILL)
-    await until(lambda: waiting.status() == psutil.STATUS_ZOMBIE if psutil.pid_exists(waiting.pid) else True)
+    await happens(lambda: waiting.status() == psutil.STATUS_ZOMBIE if psutil.pid_exists(waiting.pid) else True)
 
     found = await found_by(bench)
 
@@ -162,7 +157,7 @@ async def test_a_warm_process_ends_when_nobody_comes(bench: Bench) -> None:
     await found_by(bench, brief)
 
     assert 1 == len(bench.left())
-    await until(lambda: not bench.left())
+    await happens(lambda: not bench.left())
 
 
 async def test_only_so_many_wait_and_all_can_be_sent_away(bench: Bench) -> None:
@@ -171,7 +166,7 @@ async def test_only_so_many_wait_and_all_can_be_sent_away(bench: Bench) -> None:
     for loaded in ("one model", "another", "a third"):
         warmth = Warmth(loaded=loaded, idle_seconds=20, most_stages=9, most_growth_bytes=2**30, most_waiting=2)
         pids[loaded] = (await found_by(bench, warmth))["pid"]
-    await until(lambda: len(bench.left()) == 2)
+    await happens(lambda: len(bench.left()) == 2)
     left = {process.pid for process in bench.left()}
 
     await bench.runner.end_warm()
@@ -184,7 +179,7 @@ async def test_cancelling_kills_a_warm_process_like_any_other(bench: Bench) -> N
     """Cancel always kills."""
     first = await found_by(bench, WARMTH)
     second = asyncio.create_task(bench.run("remembers", warmth=WARMTH, config={"mess": "hangs"}))
-    await until(lambda: len(bench.progress) > 1)
+    await happens(lambda: len(bench.progress) > 1)
     second.cancel()
     await asyncio.wait({second})
 
@@ -199,7 +194,7 @@ async def test_nothing_waits_when_the_runner_is_closed(tmp_path: Path) -> None:
         bench = Bench(runner, tmp_path, storage_id)
         await found_by(bench, WARMTH)
         runner.expect(msgspec.structs.replace(MAKING, threads=2))
-        await until(lambda: len(runner.waiting_pids) == 2)
+        await happens(lambda: len(runner.waiting_pids) == 2)
         waiting = [process.pid for process in bench.left()]
 
     assert 2 == len(waiting)

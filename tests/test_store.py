@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.sample_jobs import PIPELINES, new_job, result
+from tests.sample_jobs import PIPELINES, Clock, new_job, result
 from videoannotator.errors import Conflict, LeaseLost, NotFound, StorageTrouble
 from videoannotator.jobs import (
     Artifact,
@@ -29,16 +29,6 @@ from videoannotator.jobs import (
 )
 from videoannotator.store import JobQuery
 from videoannotator.store.sqlite import SqliteStore
-
-
-class Clock:
-    """Seconds since the epoch, moved by hand."""
-
-    def __init__(self) -> None:
-        self.now = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.program import ADMIN, submit, wait_for
-from tests.sample_jobs import new_job, result
+from tests.sample_jobs import Clock, new_job, result
 from tests.server import LONG, eventually, serving
 from videoannotator.artifacts import Artifacts
 from videoannotator.jobs import JobStatus
@@ -25,14 +25,6 @@ from videoannotator.store.trouble import DATABASE
 from videoannotator.upkeep.removal import Erasure, Upkeep
 
 DAY = 86_400
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 async def finished(store: SqliteStore, artifacts: Artifacts, **fields: Any) -> str:

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from tests.clips import Clips
 from tests.declared import declare
 from tests.sample_jobs import PIPELINES, new_job, result
 from tests.stages import is_alive
+from tests.waiting import until
 from videoannotator.jobs import Job, JobStatus, StageError, StageStatus
 from videoannotator.settings import Settings
 from videoannotator.store.sqlite import SqliteStore
@@ -48,13 +49,6 @@ def settings_for(tmp_path: Path, storage: Path, **more: Any) -> Settings:
 async def submit(workspace: Workspace, clip: Path, pipeline: str, **config: Any) -> Job:
     selection = Selection(pipelines=(pipeline,), config={pipeline: config})
     (job,) = await workspace.submit(await workspace.admit(clip, clip.name, selection, owns_video=False))
-    return job
-
-
-async def until(workspace: Workspace, job_id: str, holds: Callable[[Job], Any]) -> Job:
-    async with asyncio.timeout(40):
-        while not holds(job := await workspace.store.get(job_id)):
-            await asyncio.sleep(0.01)
     return job
 
 
