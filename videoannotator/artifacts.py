@@ -75,7 +75,11 @@ class Artifacts:
 
     def job_ids(self) -> set[str]:
         """Every job that files lie here for."""
-        return {e.name for kind in ("videos", "results", "logs") for e in os.scandir(self._root / kind) if e.is_dir()}
+        found: set[str] = set()
+        for kind in ("videos", "results", "logs"):
+            with os.scandir(self._root / kind) as entries:
+                found |= {entry.name for entry in entries if entry.is_dir()}
+        return found
 
     def files(self, job_id: str) -> list[tuple[Literal["video", "result", "log"], Path]]:
         """Every file that lies here for a job, links left alone."""

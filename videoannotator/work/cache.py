@@ -164,8 +164,8 @@ def _read(file: Path) -> StageResult:
 
 
 def _size_of(entry: Path) -> int:
-    with suppress(OSError):
-        return sum(file.stat().st_size for file in os.scandir(entry))
+    with suppress(OSError), os.scandir(entry) as files:
+        return sum(file.stat().st_size for file in files)
     return 0
 
 
