@@ -49,7 +49,7 @@ def _submit_until_it_dies(life: Life, clip: Path, name: str, chance: random.Rand
 
 @pytest.mark.slow
 def test_kill_9_at_any_moment_loses_nothing_and_publishes_nothing_twice(tmp_path: Path, clip: Path) -> None:
-    """`scripts/soak.py crashes` does it for as long as you like."""
+    """`scripts/soak.py server` does it for as long as you like."""
     shutil.copyfile(clip, here := tmp_path / "clip.mp4")
 
     acknowledged = crash_again_and_again(House(tmp_path), here, rounds=4, chance=random.Random(3))
