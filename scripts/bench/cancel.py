@@ -174,8 +174,8 @@ class Eyes:
 
     def _works(self, pid: int) -> bool:
         """
-        Not the guardian, not a prober, and no process that waits for a stage: one at work has a thread for its orders,
-        one that waits for its first does not have it yet.
+        Not the guardian, not a prober, not the nursery, and no process that waits for a stage: one at work has a thread
+        for its orders, one that waits for its first does not have it yet.
         """
         try:
             process = psutil.Process(pid)
@@ -183,6 +183,8 @@ class Eyes:
             if "guardian.py" in command or "runner.probe" in command:
                 self._idle.add(pid)
                 return False
+            if "runner.nursery" in command and process.ppid() == self._pid:
+                return False  # what it bears is called so too, for a moment
             waits = "runner.child" in command and process.num_threads() == 1
             return not waits and process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
