@@ -23,8 +23,8 @@ from videoannotator.store.trouble import DATABASE
 
 FINAL = ("completed", "failed", "cancelled")
 LIMIT_SECONDS = 60.0
-FILES = {"behaves": 1, "counts_in_chunks": 1, "fails_twice": 1, "scene_detection": 2}
-"""How many each pipeline makes."""
+FILES = {"behaves": 1, "counts_in_chunks": 1, "fails_twice": 1, "scene_detection": 3}
+"""How many each pipeline makes of a clip with one scene, its picture included."""
 
 
 class House:
