@@ -67,13 +67,17 @@ def test_the_presets_are_there() -> None:
     assert {"quick", "standard", "full", "speech-only", "faces-only"} <= set(PRESETS)
 
 
-def test_a_preset_that_lacks_something_says_the_command(tmp_path: Path) -> None:
-    """In the list already."""
+def test_the_list_of_presets_says_version_cost_and_what_is_lacking(tmp_path: Path) -> None:
+    """Before a long night, each command on a line of its own."""
     said = command("presets", storage=tmp_path).stdout
 
     assert "not yet: speech_recognition with faster-whisper needs the model faster-whisper-small" in said
     assert "Run: videoannotator models pull faster-whisper-small" in said
     assert "Run: videoannotator install speech" in said
+    for preset in PRESETS.values():
+        assert f"{preset.name:<20} {preset.version}: " in said
+        assert preset.cost.strip() in said
+    assert all(line.startswith(" " * 20) or line.split()[0] in PRESETS for line in said.splitlines())
 
 
 def test_a_plan_says_what_runs_where_and_what_it_takes(clips: Clips, tmp_path: Path) -> None:

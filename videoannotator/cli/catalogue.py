@@ -30,7 +30,7 @@ def show_pipelines(given: argparse.Namespace) -> int:
         for pipeline in chosen:
             _say(f"{pipeline.name:<20} {pipeline.display_name}. {_first_sentence(pipeline.description)}")
             if why := catalogue.lack(pipeline.name):
-                _say(f"{'':<20} not available: {why.message} {why.fix}")
+                _say_lack("not available", why)
     return 0
 
 
@@ -44,11 +44,17 @@ def show_presets(given: argparse.Namespace) -> int:
         _say_json(list(presets.values()))
         return 0
     for preset in presets.values():
-        _say(f"{preset.name:<20} {_first_sentence(preset.description)}")
+        _say(f"{preset.name:<20} {preset.version}: {_first_sentence(preset.description)}")
         _say(f"{'':<20} runs {', '.join(preset.pipelines)}")
+        _say(f"{'':<20} {preset.cost.strip()}")
         for lack in catalogue.lacks(preset.pipelines, preset.pipelines):
-            _say(f"{'':<20} not yet: {lack.message} {lack.fix}")
+            _say_lack("not yet", lack)
     return 0
+
+
+def _say_lack(how: str, lack: Any) -> None:
+    for line in (f"{how}: {lack.message}", *lack.fix.splitlines()):
+        _say(f"{'':<20} {line}")
 
 
 def show_version(_: argparse.Namespace) -> int:
