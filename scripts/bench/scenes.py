@@ -1,19 +1,30 @@
 """
 Scene detection on 60 s of 720p at 25 frames/s, start-up included, against PySceneDetect's own command in the same run.
 
-Two clips: moving test pictures, of many more bits than a camera's, and where ../shared/data is, real video: the demo
-clip enlarged, mirrored and brightened in turns, so that there are cuts. Both commands run once before they are timed;
-their processor seconds are told too, which depend less on what else the machine does. Another clip of 60 s may be given
-as the argument.
+Beside it: what a stage takes beyond the bare library on the same input, imports apart, and where the processor's
+seconds go. Two clips: moving test pictures, of many more bits than a camera's, and where ../shared/data is, real video:
+the demo clip enlarged, mirrored and brightened in turns, so that there are cuts. Both commands run once before they are
+timed; their processor seconds are told too, which depend less on what else the machine does. Another clip of 60 s may
+be given as the argument.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from rig import CONSOLE_COMMAND, percentile, say, workplace
+
+from videoannotator.media.frames import Frames
+from videoannotator.media.probe import probe
+from videoannotator.pipelines import scene_detection
+from videoannotator.pipelines.ahead import ahead
+from videoannotator.pipelines.catalogue import Catalogue
+from videoannotator.pipelines.contract import Stage
 
 SECONDS = 60
 ROUNDS = 5
@@ -22,14 +33,18 @@ DEMO = Path(__file__).parents[3] / "shared" / "data" / "peekaboo_hevc.mp4"
 
 def main() -> None:
     with workplace() as folder:
-        if sys.argv[1:]:
-            _compare("the given clip", Path(sys.argv[1]), folder)
-            return
-        if DEMO.exists():
-            _compare("real video", _real(folder / "real.mp4"), folder)
-        else:
-            say("no real video to measure with", 0, "clips", looked_for=str(DEMO.name))
-        _compare("test pictures", _pictures(folder / "pictures.mp4"), folder)
+        clips = {"the given clip": Path(sys.argv[1])} if sys.argv[1:] else _clips(folder)
+        for what, clip in clips.items():
+            _compare(what, clip, folder)
+            _take_apart(what, clip, folder)
+
+
+def _clips(folder: Path) -> dict[str, Path]:
+    clips = {"test pictures": _pictures(folder / "pictures.mp4")}
+    if DEMO.exists():
+        return {"real video": _real(folder / "real.mp4")} | clips
+    say("no real video to measure with", 0, "clips", looked_for=str(DEMO.name))
+    return clips
 
 
 def _compare(what: str, clip: Path, folder: Path) -> None:
@@ -47,6 +62,78 @@ def _compare(what: str, clip: Path, folder: Path) -> None:
     say(f"scenes of {what}, end to end, p50", mine, "s", asked=round(other, 3), cpu_seconds=my_cpu, megabytes=size)
     say(f"PySceneDetect's command on {what}, p50", other, "s", cpu_seconds=their_cpu)
     say(f"scenes of {what}, speed", SECONDS / mine, "x real time", asked=30, at_least=True, load=os.getloadavg()[0])
+
+
+def _take_apart(what: str, clip: Path, folder: Path) -> None:
+    """Everything in this process, with all libraries loaded, in turns."""
+    scene_detection.prepare()
+    ways: dict[str, Callable[[], object]] = {
+        "decoding": lambda: _decoded(clip),
+        "and small pictures": lambda: _looked_at(clip, lambda *_: None),
+        "and PySceneDetect's detector": lambda: _looked_at(clip, _bare_detector()),
+        "the stage": lambda: _stage(clip, folder / "stage"),
+    }
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    for _ in range(1 + ROUNDS):
+        for name, way in ways.items():
+            began, before = time.perf_counter(), time.process_time()
+            way()
+            times[name].append((time.perf_counter() - began, time.process_time() - before))
+    for name, took in times.items():
+        wall, cpu = _medians(took[1:])
+        say(f"scenes of {what}: {name}", wall, "s", cpu_seconds=cpu)
+    pairs = zip(times["the stage"][1:], times["and PySceneDetect's detector"][1:], strict=True)
+    walls, cpus = zip(*((stage[0] / bare[0], stage[1] / bare[1]) for stage, bare in pairs), strict=True)
+    more = percentile(walls, 0.5) - 1
+    say(f"scenes of {what}: stage beyond the bare library", more, "", asked=0.1, by_cpu=percentile(cpus, 0.5) - 1)
+
+
+def _decoded(clip: Path) -> None:
+    with Frames(clip, probe(clip), threads=scene_detection.DECODER_THREADS) as frames:
+        for _ in frames.pictures():
+            pass
+
+
+def _looked_at(clip: Path, look: Callable[[int, Any], object]) -> None:
+    threads = scene_detection.DECODER_THREADS
+    with (
+        Frames(clip, probe(clip), pixel_format="bgr24", max_side=192, threads=threads) as frames,
+        ahead(frames, scene_detection.FRAMES_AHEAD) as coming,
+    ):
+        for frame in coming:
+            look(frame.number, frame.image)
+
+
+def _bare_detector() -> Callable[[int, Any], object]:
+    from scenedetect import detectors
+    from scenedetect.common import FrameTimecode
+
+    detector = detectors.AdaptiveDetector(min_scene_len=0)
+    return lambda number, image: detector.process_frame(FrameTimecode(number, fps=25.0), image)
+
+
+def _stage(clip: Path, folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "out").mkdir(parents=True)
+    config = Catalogue.load().get("scene_detection").defaults
+    scene_detection.run(
+        Stage(
+            video_path=clip,
+            video=probe(clip),
+            config=config,
+            output_folder=folder / "out",
+            threads=2,
+            max_lost_frames=0.01,
+            report=_Quiet(),
+            chunks_folder=folder / "chunks",
+        )
+    )
+
+
+class _Quiet:
+    def progress(self, done_seconds: float) -> None: ...
+
+    def log(self, level: str, message: str) -> None: ...
 
 
 def _medians(times: list[tuple[float, float]]) -> tuple[float, float]:

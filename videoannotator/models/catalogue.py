@@ -8,7 +8,7 @@ in every case what came is recorded then and checked against that record ever af
 
 import fnmatch
 from collections.abc import Iterable, Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -120,9 +120,9 @@ class Models:
         return self._by_name[name]
 
 
-def _read(file: Path) -> list[Model]:
+def _read(file: Path) -> tuple[Model, ...]:
     try:
-        models = msgspec.yaml.decode(file.read_bytes(), type=list[Model])
+        models = _declared(file.read_bytes())
     except (msgspec.MsgspecError, OSError) as exc:
         raise Refused(f"{file} declares no models: {exc}.", code="INVALID_DECLARATION") from exc
     for model in models:
@@ -131,6 +131,12 @@ def _read(file: Path) -> list[Model]:
             raise Refused(message, code="INVALID_DECLARATION")
         _check_paths(file, model)
     return models
+
+
+@lru_cache(maxsize=64)
+def _declared(content: bytes) -> tuple[Model, ...]:
+    """Once, however often a command asks."""
+    return msgspec.yaml.decode(content, type=tuple[Model, ...])
 
 
 def _check_paths(file: Path, model: Model) -> None:

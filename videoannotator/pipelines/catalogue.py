@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatch
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +54,10 @@ class Catalogue:
         Raises:
             Refused: INVALID_DECLARATION, a file that breaks the form.
         """
-        nothing = Supplies(Shelf(_NOWHERE, Models.load()), Environments(_NOWHERE))
+        if supplies is None:
+            supplies = Supplies(Shelf(_NOWHERE, Models.load()), Environments(_NOWHERE))
         files = (file for folder in (Path(__file__).parent, *more) for file in sorted(folder.glob("*.yaml")))
-        return cls(files, supplies or nothing, data_roots)
+        return cls(files, supplies, data_roots)
 
     @classmethod
     def of(cls, settings: Settings) -> "Catalogue":
@@ -227,13 +228,19 @@ class Catalogue:
 
 def _read(file: Path) -> Declaration:
     try:
-        declaration = msgspec.yaml.decode(file.read_bytes(), type=Declaration)
+        declaration = _declared(file.read_bytes())
     except (msgspec.MsgspecError, OSError) as exc:
         raise Refused(f"{file} declares no pipeline: {exc}.", code="INVALID_DECLARATION") from exc
     if declaration.name != file.stem:
         message = f"{file} declares the pipeline {declaration.name!r}."
         raise Refused(message, hint="File and pipeline have the same name.", code="INVALID_DECLARATION")
     return declaration
+
+
+@lru_cache(maxsize=64)
+def _declared(content: bytes) -> Declaration:
+    """Once for a command that asks twice what there is: it takes longer than all else before the first process."""
+    return msgspec.yaml.decode(content, type=Declaration)
 
 
 def _any_value(template: str) -> str:
