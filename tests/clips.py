@@ -154,7 +154,7 @@ def _colours(clips: Clips, made: Path) -> None:
 
 def _lights(clips: Clips, made: Path) -> None:
     """One shot: a flash at 1 s, more light from 2 s on, a lamp at the right from 3 to 4 s; 5 s long."""
-    lamp = "geq=lum='lum(X,Y)*(0.25+0.75*X/W)':cb='cb(X,Y)':cr='cr(X,Y)':enable='between(t,3,4)'"
+    lamp = "geq=lum='lum(X,Y)*(0.1+0.9*X/W)':cb='cb(X,Y)':cr='cr(X,Y)':enable='between(t,3,4)'"
     looks = f"eq=brightness=0.7:enable='between(n,25,26)',eq=contrast=0.5:enable='lt(t,2)',{lamp}"
     ffmpeg("-f", "lavfi", "-i", "testsrc2=s=320x240:r=25:d=5", "-vf", looks, "-c:v", "libx264", made)
 

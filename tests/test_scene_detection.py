@@ -3,8 +3,10 @@
 import itertools
 import os
 from pathlib import Path
+from typing import Any
 
 import cv2
+import numpy
 import pytest
 
 from tests import tiny_onnx
@@ -24,6 +26,8 @@ from videoannotator.pipelines.scene_detection import run as find_scenes
 from videoannotator.pipelines.scene_detection import scenes_between
 from videoannotator.pipelines.scene_detectors import Content
 from videoannotator.pipelines.scene_labels import MODEL
+from videoannotator.pipelines.scene_measures import WIDTH, Look
+from videoannotator.pipelines.scene_structure import likeness
 from videoannotator.pipelines.scene_thumbnails import Every, Thumbnail, of_scenes
 from videoannotator.settings import Settings
 
@@ -110,6 +114,22 @@ def test_light_is_no_cut(clips: Clips, tmp_path: Path) -> None:
     assert [s.start_time for s in scenes_of(checked)] == [0.0]
 
 
+def test_likeness_is_of_what_is_there_and_not_of_its_light() -> None:
+    """A lamp at one side, and a camera that moves meanwhile; another room with the same lamp is another room."""
+    noise = numpy.random.default_rng(3)
+    room, other = (cv2.resize(noise.uniform(40, 200, (9, 16)), (60, 40), interpolation=cv2.INTER_CUBIC) for _ in "ab")
+    lamp = numpy.linspace(0.1, 1.2, WIDTH)[None]
+
+    def look(picture: Any) -> Look:
+        pixels = numpy.clip(picture, 0, 255).astype(numpy.uint8)
+        return Look(0, 0.0, 0.0, False, (pixels.mean(),) * 3, pixels)
+
+    plain, lit = look(room[5:32, 6:54]), look(room[3:30, 9:57] * lamp)
+
+    assert (likeness(plain, lit) or 0) > 0.7
+    assert (likeness(look(other[5:32, 6:54] * lamp), lit) or 0) < 0.4
+
+
 def test_without_structure_the_detector_has_the_word(clips: Clips, tmp_path: Path) -> None:
     """As published, fed with the same pictures: the one that papers name."""
     from scenedetect import detectors
@@ -128,7 +148,6 @@ def test_without_structure_the_detector_has_the_word(clips: Clips, tmp_path: Pat
 
 def test_our_arithmetic_gives_pyscenedetects_own_numbers() -> None:
     """To the last bit: else the detector would not be the one that papers name."""
-    import numpy
     from scenedetect import detectors
     from scenedetect.common import FrameTimecode
 
