@@ -87,7 +87,7 @@ async def test_a_disk_that_fills_while_a_stage_runs_costs_a_wait_and_no_result(
 @pytest.mark.slow
 async def test_a_stage_that_stands_still_is_ended_and_tried_again(tmp_path: Path, clip: Path) -> None:
     """SIGSTOP stands for everything that hangs: a driver, a network drive, a dead lock."""
-    settings = settings_for(tmp_path, tmp_path / "storage", stage_stall_seconds=1.0)
+    settings = settings_for(tmp_path, tmp_path / "storage", stage_stall_seconds=4.0)
     async with Workspace.open(settings) as workspace:
         job = await submit(workspace, clip, "counts_in_chunks", steps=30, step_seconds=0.02)
         await until(workspace, job.id, lambda job: job.stages[0].progress > 0)
