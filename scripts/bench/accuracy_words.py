@@ -13,7 +13,7 @@ from typing import Any
 import jiwer
 import numpy
 from answers import annotate
-from pyannote.core import Annotation, Segment
+from pyannote.core import Annotation, Segment, Timeline
 from pyannote.metrics.diarization import DiarizationErrorRate
 from rig import left_out, say
 from truth import STEADY, still, write
@@ -76,7 +76,8 @@ def speakers(folder: Path) -> None:
         truth[Segment(one.onset, one.end), number] = one.speaker
     for number, turn in enumerate(read_rttm(turns) if turns.exists() else ()):
         found[Segment(turn.onset, turn.end), number] = turn.label
-    rate = DiarizationErrorRate(collar=0.5, skip_overlap=False)(truth, found)
+    listened = Timeline([Segment(0.0, recital.seconds)])
+    rate = DiarizationErrorRate(collar=0.5, skip_overlap=False)(truth, found, uem=listened)
     say("three speakers: diarization error rate, collar 0.25 s on each side", rate, "", **here.told)
 
 
