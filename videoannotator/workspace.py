@@ -289,7 +289,7 @@ class Workspace:
         if len(_finished(old)) == len(old.stages) and not _perhaps_undelivered(old) and not from_scratch:
             hint = 'Send {"from_scratch": true} to run it again all the same.'
             raise Conflict(f"Every stage of job {job_id} is completed.", hint=hint, code="JOB_SUCCEEDED")
-        new = self._again(old, keep=() if from_scratch else _finished(old), cache=old.cache and not from_scratch)
+        new = self._again(old, keep=() if from_scratch else self._still_good(old), cache=old.cache and not from_scratch)
         await asyncio.to_thread(self._bring_files, old, new)
         kept = {stage.pipeline for stage in new.stages if stage.carried_over}
         artifacts = [a for a in await self.store.artifacts(old.id) if a.pipeline in kept]
@@ -377,6 +377,14 @@ class Workspace:
             cache=cache,
             errands=old.errands,
         )
+
+    def _still_good(self, old: Job) -> tuple[str, ...]:
+        """What is finished, but for what did without the files of a stage that runs now."""
+        done = (StageStatus.COMPLETED, StageStatus.SKIPPED)
+        again = {stage.pipeline for stage in old.stages if stage.status not in done}
+        while more := {name for name in _finished(old) if name not in again and again & self.catalogue.after(name)}:
+            again |= more
+        return tuple(name for name in _finished(old) if name not in again)
 
     def _bring_files(self, old: Job, new: NewJob) -> None:
         if old.awaits_video:

@@ -77,6 +77,10 @@ class Catalogue:
             raise NotFound.of("pipeline", name, f"There are: {', '.join(self.names)}.")
         return self._by_name[name]
 
+    def after(self, name: str) -> frozenset[str]:
+        """Whose files it gets when they run in the same job; none where it is no longer known."""
+        return frozenset(self._by_name[name].after) if name in self._by_name else frozenset()
+
     def lack(self, name: str) -> Lack | None:
         """What keeps a pipeline from running with its defaults; None where it can."""
         declaration = self.get(name)
