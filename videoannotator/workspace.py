@@ -13,19 +13,20 @@ from typing import Any, Self
 
 import msgspec
 
-from videoannotator.artifacts import Artifacts, link_or_copy, storage_trouble, stored_name
+from videoannotator.artifacts import Artifacts, storage_trouble, stored_name
 from videoannotator.errands.courier import Courier
 from videoannotator.errands.desk import Desk
 from videoannotator.errands.fetch import Fetcher, filename_of
 from videoannotator.errands.possible import require_possible
 from videoannotator.errors import Conflict, NotFound, StorageTrouble
-from videoannotator.jobs import Errands, Idempotency, Job, NewJob, NewStage, Preset, Stage, StageStatus, Video, new_id
+from videoannotator.jobs import Errands, Idempotency, Job, NewJob, NewStage, Preset, Video, new_id
 from videoannotator.logs import get_logger
 from videoannotator.machine.devices import Devices, Nvml
 from videoannotator.machine.resources import Resources
 from videoannotator.outbound.policy import Policy
 from videoannotator.pipelines.catalogue import Catalogue
 from videoannotator.presets import DEFAULT_PRESET, builtin_presets, chosen
+from videoannotator.repeating import again, bring_video
 from videoannotator.runner.probers import Probers
 from videoannotator.runner.process import Runner
 from videoannotator.scans import Scans
@@ -281,16 +282,11 @@ class Workspace:
         A new job on the same video, with what the old one finished. Final states never change, so the old one stays.
 
         Raises:
-            Conflict: JOB_NOT_FINISHED, or JOB_SUCCEEDED where nothing is left to do again.
+            Conflict: JOB_NOT_FINISHED, JOB_SUCCEEDED where nothing is left to do again, VIDEO_GONE.
         """
         old = await self.store.get(job_id)
-        if not old.status.is_final:
-            raise Conflict(f"Job {job_id} is {old.status}.", hint="Cancel it first.", code="JOB_NOT_FINISHED")
-        if len(_finished(old)) == len(old.stages) and not _perhaps_undelivered(old) and not from_scratch:
-            hint = 'Send {"from_scratch": true} to run it again all the same.'
-            raise Conflict(f"Every stage of job {job_id} is completed.", hint=hint, code="JOB_SUCCEEDED")
-        new = self._again(old, keep=() if from_scratch else self._still_good(old), cache=old.cache and not from_scratch)
-        await asyncio.to_thread(self._bring_files, old, new)
+        new = again(old, self.catalogue, self.artifacts, from_scratch=from_scratch)
+        await asyncio.to_thread(bring_video, old, new)
         kept = {stage.pipeline for stage in new.stages if stage.carried_over}
         artifacts = [a for a in await self.store.artifacts(old.id) if a.pipeline in kept]
         await asyncio.to_thread(mark, self.artifacts, new.id)
@@ -357,45 +353,6 @@ class Workspace:
             hint = f"Free some: at least {self.settings.min_free_bytes / 2**20:.0f} MiB (min_free_bytes) are kept."
             raise StorageTrouble(message, hint=hint, code="STORAGE_FULL")
 
-    def _again(self, old: Job, *, keep: tuple[str, ...], cache: bool) -> NewJob:
-        new_job = new_id("job")
-        path = self.artifacts.video_folder(new_job) / old.video_path.name if old.owns_video else old.video_path
-        return NewJob(
-            id=new_job,
-            video=old.video,
-            video_path=path,
-            owns_video=old.owns_video,
-            stages=tuple(_stage_again(stage, carried_over=stage.pipeline in keep) for stage in old.stages),
-            config=old.config,
-            preset=old.preset,
-            preset_content=old.preset_content,
-            tags=old.tags,
-            priority=old.priority,
-            batch_id=old.batch_id,
-            owner=old.owner,
-            retry_of=old.id,
-            cache=cache,
-            errands=old.errands,
-        )
-
-    def _still_good(self, old: Job) -> tuple[str, ...]:
-        """What is finished, but for what did without the files of a stage that runs now."""
-        done = (StageStatus.COMPLETED, StageStatus.SKIPPED)
-        again = {stage.pipeline for stage in old.stages if stage.status not in done}
-        while more := {name for name in _finished(old) if name not in again and again & self.catalogue.after(name)}:
-            again |= more
-        return tuple(name for name in _finished(old) if name not in again)
-
-    def _bring_files(self, old: Job, new: NewJob) -> None:
-        if old.awaits_video:
-            return
-        if not old.video_path.is_file():
-            message = f"The video of job {old.id} is gone."
-            raise Conflict(message, hint="Submit it again.", code="VIDEO_GONE")
-        if new.owns_video:
-            new.video_path.parent.mkdir(mode=0o700, parents=True)
-            link_or_copy(old.video_path, new.video_path)
-
     async def _until_final(self, job_id: str, after: int) -> None:
         if (await self.store.get(job_id)).status.is_final:
             return
@@ -421,20 +378,6 @@ def is_in_use(folder: Path) -> bool:
             return False
     except StorageTrouble:
         return True
-
-
-def _finished(job: Job) -> tuple[str, ...]:
-    return tuple(stage.pipeline for stage in job.stages if stage.status is StageStatus.COMPLETED)
-
-
-def _perhaps_undelivered(job: Job) -> bool:
-    """Results were to go elsewhere, and something about the job was not as it should be."""
-    return job.outcome == "partial" and bool(job.errands.output_directory or job.errands.db_location)
-
-
-def _stage_again(stage: Stage, *, carried_over: bool) -> NewStage:
-    skipped = stage.error if stage.status is StageStatus.SKIPPED else None
-    return NewStage(stage.pipeline, stage.config, skipped, carried_over)
 
 
 def storage_id(folder: Path) -> str:
