@@ -7,7 +7,7 @@ rolled back later.
 """
 
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -81,7 +81,7 @@ class Database:
         """Run `work` on the writer's connection outside of a transaction; see `Writer.run_alone`."""
         return await self._writer.run_alone(work)
 
-    async def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+    async def read(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[Any]:
         """The rows of one statement, all from one moment after every write that was acknowledged before."""
         with translated(self._folder):
             return list(await self._reader.execute_fetchall(sql, parameters))

@@ -26,13 +26,13 @@ LEARN_SECONDS = 1.0
 _SPEEDS = "SELECT kind, weight, x, y, xx, xy FROM speeds"
 _RAN = """
 SELECT s.pipeline, s.config, coalesce(json_extract(j.video, '$.duration_seconds'), 0), s.started_at,
-    coalesce(s.finished_at, ?1), iif(s.status = 'completed', s.seconds, NULL)
+    coalesce(s.finished_at, :now), iif(s.status = 'completed', s.seconds, NULL)
 FROM stages AS s JOIN jobs AS j ON j.seq = s.job
 WHERE s.job IN (
-    SELECT seq FROM (SELECT seq FROM jobs WHERE finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT ?2)
+    SELECT seq FROM (SELECT seq FROM jobs WHERE finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT :jobs)
     UNION ALL SELECT seq FROM jobs WHERE lease_until IS NOT NULL
 ) AND s.started_at IS NOT NULL AND NOT s.cached
-ORDER BY coalesce(s.finished_at, ?1)"""
+ORDER BY coalesce(s.finished_at, :now)"""
 
 _WORK = """
 SELECT id, coalesce(json_extract(video, '$.duration_seconds'), 0), (
@@ -127,7 +127,7 @@ class Forecasts:
         """At most LEARN_SECONDS old."""
         if self._speeds is None or time.monotonic() - self._learned_at > LEARN_SECONDS:
             early = {row[0]: Line(*row[1:]) for row in await self._database.read(_SPEEDS)}
-            rows = await self._database.read(_RAN, (now, LATE_JOBS))
+            rows = await self._database.read(_RAN, {"now": now, "jobs": LATE_JOBS})
             self._speeds = await asyncio.to_thread(learn, [_ran(row) for row in rows], early)
             self._learned_at = time.monotonic()
         return self._speeds
