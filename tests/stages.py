@@ -1,7 +1,10 @@
 """What tests of the runner share: start a misbehaving stage, and look for what it left."""
 
 import os
+import secrets
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +87,13 @@ class Bench:
         others = {self.runner.guard.pid, *self.runner.nursery_pids}
         below = [p.pid for p in psutil.Process().children(recursive=True) if p.pid not in others]
         return [psutil.Process(pid) for pid in {*marked, *told, *below} if is_alive(pid)]
+
+
+@asynccontextmanager
+async def benching(folder: Path) -> AsyncIterator[Bench]:
+    storage_id = secrets.token_hex(8)
+    async with Runner.open(storage_id) as runner:
+        yield Bench(runner, folder, storage_id)
 
 
 def is_alive(pid: int) -> bool:

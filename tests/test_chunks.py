@@ -1,15 +1,15 @@
 """Long work that is interrupted is continued, and its result is the same to the byte."""
 
-import asyncio
 import os
 import random
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from tests import waiting
 from tests.clips import Clips, ffmpeg
 from tests.declared import declare
 from tests.killing import files_of, killed_until_final
@@ -48,11 +48,7 @@ async def submit(workspace: Workspace, clip: Path, pipeline: str = "counts_in_ch
     return job
 
 
-async def until(workspace: Workspace, job_id: str, holds: Callable[[Job], Any]) -> Job:
-    async with asyncio.timeout(30):
-        while not holds(job := await workspace.store.get(job_id)):
-            await asyncio.sleep(0.005)
-    return job
+until = partial(waiting.until, limit_seconds=30.0)
 
 
 def results(settings: Settings, job: Job) -> Path:

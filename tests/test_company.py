@@ -1,13 +1,13 @@
 """Which stages of a job share a decoder, and whole jobs whose stages do."""
 
-import asyncio
 import os
 import secrets
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import msgspec
 import psutil
 import pytest
 
+from tests import waiting
 from tests.clips import ffmpeg
 from tests.staging import CATALOGUE, files_in
 from videoannotator.jobs import Job, Stage, Video
@@ -33,6 +34,9 @@ LONG = Video(
     frame_rate=25.0,
     video_codec="h264",
 )
+LIMIT_SECONDS = 240.0
+"""Stages work for a minute where the machine has other work."""
+
 PIPELINES = ("face_analysis", "person_tracking", "scene_detection", "voice_activity")
 READERS = ("scene_detection", "face_analysis", "person_tracking")
 
@@ -138,16 +142,8 @@ async def begin(workspace: Workspace, clip: Path) -> Job:
     return job
 
 
-async def until(workspace: Workspace, job_id: str, holds: Callable[[Job], bool]) -> Job:
-    """The job as soon as something holds of it; its stages work for a minute where the machine has other work."""
-    async with asyncio.timeout(240):
-        while not holds(job := await workspace.store.get(job_id)):
-            await asyncio.sleep(0.01)
-    return job
-
-
-async def until_final(workspace: Workspace, job_id: str) -> Job:
-    return await until(workspace, job_id, lambda job: job.status.is_final)
+until = partial(waiting.until, limit_seconds=LIMIT_SECONDS)
+until_final = partial(waiting.until_final, limit_seconds=LIMIT_SECONDS)
 
 
 async def until_at_work(workspace: Workspace, job_id: str, pipeline: str) -> None:

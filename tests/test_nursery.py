@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.stages import Bench, descriptors, is_alive
+from tests.stages import Bench, benching, descriptors, is_alive
 from tests.waiting import happens
 from videoannotator.errors import StageDied
 from videoannotator.runner import leftovers
@@ -22,9 +22,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /pro
 
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    storage_id = secrets.token_hex(8)
-    async with Runner.open(storage_id) as runner:
-        bench = Bench(runner, tmp_path, storage_id)
+    async with benching(tmp_path) as bench:
         await bench.run("behaves")
         bench.progress.clear()
         yield bench

@@ -1,7 +1,6 @@
 """Strangers' files are opened by a process that may hang, crash or be killed, and never by the server."""
 
 import asyncio
-import secrets
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -11,12 +10,11 @@ import psutil
 import pytest
 
 from tests.clips import Clips
-from tests.stages import Bench, descriptors, is_alive
+from tests.stages import Bench, benching, descriptors, is_alive
 from tests.waiting import happens
 from videoannotator.errors import StageDied, UnreadableVideo
 from videoannotator.runner.prober import Prober
 from videoannotator.runner.probers import Probers
-from videoannotator.runner.process import Runner
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -25,9 +23,8 @@ _CODE = "tests.misbehaving.probes:probe"
 
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    storage_id = secrets.token_hex(8)
-    async with Runner.open(storage_id) as runner:
-        yield Bench(runner, tmp_path, storage_id)
+    async with benching(tmp_path) as bench:
+        yield bench
 
 
 @pytest.fixture
@@ -219,7 +216,7 @@ async def test_a_file_that_hangs_delays_nobody_else(bench: Bench, file: Callable
 
 async def test_files_that_take_long_are_looked_at_side_by_side(bench: Bench, file: Callable[[str], Path]) -> None:
     """As many processes as there is work, and not more than allowed."""
-    options = {"most": 3, "patience_seconds": 0.01, "code": _CODE, "limit_seconds": 40.0}
+    options = {"most": 3, "patience_seconds": 0.01, "code": _CODE, "limit_seconds": 20.0}
     async with Probers.open(bench.runner, **options) as probers:
         videos = await asyncio.gather(*(probers.probe(file("meet 3"), "long.mp4") for _ in range(5)))
 

@@ -21,7 +21,7 @@ import msgspec
 import psutil
 import pytest
 
-from tests.stages import LIMITS, Bench, descriptors, is_alive
+from tests.stages import LIMITS, Bench, benching, descriptors, is_alive
 from tests.waiting import happens
 from videoannotator.errors import (
     StageBroke,
@@ -45,9 +45,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /pro
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     """One stage has run already: what all others are forked from is there, and holds its descriptors."""
-    storage_id = secrets.token_hex(8)
-    async with Runner.open(storage_id) as runner:
-        bench = Bench(runner, tmp_path, storage_id)
+    async with benching(tmp_path) as bench:
         await _apart(bench, -1).run("behaves")
         yield bench
 

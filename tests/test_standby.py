@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from tests.cards import Cards
-from tests.stages import Bench, is_alive
+from tests.stages import Bench, benching, is_alive
 from tests.waiting import happens
 from videoannotator.errors import StageFailed
 from videoannotator.runner.process import Making, Runner, Warmth
@@ -34,9 +34,8 @@ MAKING = Making(
 
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    storage_id = secrets.token_hex(8)
-    async with Runner.open(storage_id) as runner:
-        yield Bench(runner, tmp_path, storage_id)
+    async with benching(tmp_path) as bench:
+        yield bench
 
 
 async def found_by(

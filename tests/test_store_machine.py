@@ -5,10 +5,11 @@ crashes and clocks that run on. The store is the real one on a real file; only t
 
 import asyncio
 import tempfile
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
@@ -39,6 +40,9 @@ class Unfenced(SqliteStore):
 
 class Queue(RuleBasedStateMachine):
     store_class: type[SqliteStore] = SqliteStore
+    met: ClassVar[Counter[str]] = Counter()
+    """How many writes there were of holders, of holders whose job forbade them, and of stale workers."""
+
     added = Bundle("added")
     claims = Bundle("claims")
 
@@ -231,11 +235,14 @@ class Queue(RuleBasedStateMachine):
             answer = self.do(verb(claim, *given))
         except LeaseLost:
             assert not self.holds(claim), "the holder was refused"
+            self.met["stale"] += 1
             return None
         except Conflict:
             assert self.holds(claim), "a stale worker heard of the job's state"
+            self.met["forbidden"] += 1
             return None
         assert self.holds(claim), "a stale worker wrote"
+        self.met["written"] += 1
         return answer
 
     def holds(self, claim: Claim) -> bool:
@@ -259,13 +266,21 @@ QUICK = settings(
 
 def test_no_order_of_events_breaks_the_queue() -> None:
     """Acknowledged jobs are never lost, one worker holds a job, final states are final, a cancel request wins."""
+    Queue.met.clear()
+
     run_state_machine_as_test(Queue, settings=QUICK)
+
+    assert {"written", "forbidden", "stale"} == set(Queue.met)
 
 
 @pytest.mark.slow
 def test_no_order_of_events_breaks_the_queue_in_a_long_search() -> None:
     """The same with more patience: rare orders need many tries."""
+    Queue.met.clear()
+
     run_state_machine_as_test(Queue, settings=settings(QUICK, max_examples=500, stateful_step_count=80))
+
+    assert {"written", "forbidden", "stale"} == set(Queue.met)
 
 
 def test_without_the_fence_a_stale_worker_is_found_out() -> None:

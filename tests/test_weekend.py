@@ -67,7 +67,7 @@ class Weekend:
         assert answer.status_code in (200, 201), answer.text
         return answer.json()
 
-    def until(self, true: Callable[[], Any], *, what: str, limit_seconds: float = 240) -> Any:
+    def until(self, true: Callable[[], Any], *, what: str, limit_seconds: float = 120) -> Any:
         end = time.monotonic() + limit_seconds
         while not (found := true()):
             assert time.monotonic() < end, f"{what}: not so after {limit_seconds:g} s\n{self.log()}"

@@ -10,12 +10,14 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import psutil
 import pytest
 
+from tests import waiting
 from tests.clips import Clips
 from tests.declared import declare
 from tests.stages import is_alive
@@ -48,16 +50,8 @@ async def submit(workspace: Workspace, clip: Path, *pipelines: str, **config: ob
     return job
 
 
-async def until(workspace: Workspace, job_id: str, holds: Callable[[Job], bool]) -> Job:
-    """The job as soon as something holds of it."""
-    async with asyncio.timeout(LIMIT_SECONDS):
-        while not holds(job := await workspace.store.get(job_id)):
-            await asyncio.sleep(0.02)
-    return job
-
-
-async def until_final(workspace: Workspace, job_id: str) -> Job:
-    return await until(workspace, job_id, lambda job: job.status.is_final)
+until = partial(waiting.until, limit_seconds=LIMIT_SECONDS)
+until_final = partial(waiting.until_final, limit_seconds=LIMIT_SECONDS)
 
 
 async def until_at_work(workspace: Workspace, job_id: str) -> Job:

@@ -148,20 +148,25 @@ class Workspace:
             await asyncio.to_thread(workspace.artifacts.prepare)
             if cache is not None:
                 await asyncio.to_thread(cache.prepare)
-            orphans = Orphans(store, workspace.artifacts)
-            found = await orphans.find()
-            await workspace.worker.recover()
-            await workspace.uploads.settle()
-            await workspace.scans.settle()
-            stack.push_async_callback(workspace.scans.close)
-            stack.push_async_callback(_stop, asyncio.create_task(workspace._work(), name="worker"))
-            stack.push_async_callback(_stop, asyncio.create_task(workspace.uploads.sweep(), name="expired uploads"))
-            sweeping = Upkeep(store, workspace.artifacts).run(settings.retention_days)
-            stack.push_async_callback(_stop, asyncio.create_task(sweeping, name="retention"))
-            courier = Courier(store, workspace.policy, settings)
-            stack.push_async_callback(_stop, asyncio.create_task(courier.run(), name="courier"))
-            stack.push_async_callback(_stop, asyncio.create_task(orphans.settle(found), name="orphans"))
+            await workspace._begin(stack)
             yield workspace
+
+    async def _begin(self, stack: AsyncExitStack) -> None:
+        """Mend what an earlier life left, then begin what goes on by itself until the stack is closed."""
+        orphans = Orphans(self.store, self.artifacts)
+        found = await orphans.find()
+        await self.worker.recover()
+        await self.uploads.settle()
+        await self.scans.settle()
+        stack.push_async_callback(self.scans.close)
+        for name, work in (
+            ("worker", self._work()),
+            ("expired uploads", self.uploads.sweep()),
+            ("retention", Upkeep(self.store, self.artifacts).run(self.settings.retention_days)),
+            ("courier", Courier(self.store, self.policy, self.settings).run()),
+            ("orphans", orphans.settle(found)),
+        ):
+            stack.push_async_callback(_stop, asyncio.create_task(work, name=name))
 
     async def check(self, selection: Selection) -> None:
         """Raises what `admit` would raise for every video."""

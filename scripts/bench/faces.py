@@ -13,12 +13,11 @@ import os
 import sqlite3
 import subprocess
 import sys
-import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rig import CONSOLE_COMMAND, Server, left_out, percentile, say, wait_until, workplace
+from rig import CONSOLE_COMMAND, Server, left_out, medians, percentile, say, seconds_of, wait_until, workplace
 
 from videoannotator.pipelines.faces_mediapipe import regions
 from videoannotator.store.trouble import DATABASE
@@ -100,7 +99,7 @@ def _end_to_end(folder: Path, second: Path, short: Path) -> None:
     took: dict[Path, list[float]] = {second: [], short: []}
     for _ in range(1 + ROUNDS):
         for clip, times in took.items():
-            times.append(_seconds([*command, str(clip)]))
+            times.append(seconds_of([*command, str(clip)]))
     start, minute = (percentile(seconds[1:], 0.5) for seconds in took.values())
     frames, load = SHORT * FRAME_RATE, os.getloadavg()[0]
     say("faces: the command on a second of video, p50", start, "s")
@@ -132,7 +131,7 @@ def _overhead(case: Case, clip: Path) -> None:
     bare.wait(10)
     server.stop()
     # The first round loads.
-    (mine, my_cpu), (other, their_cpu) = (_medians(rows[1:]) for rows in (ours, theirs))
+    (mine, my_cpu), (other, their_cpu) = (medians(rows[1:]) for rows in (ours, theirs))
     frames = SHORT * FRAME_RATE
     say(f"{case.what}: a stage of {SHORT} s, imports apart, p50", mine, "s", cpu_seconds=my_cpu, frames_s=frames / mine)
     say(f"{case.what}: the bare library on the same, p50", other, "s", cpu_seconds=their_cpu)
@@ -188,17 +187,6 @@ def _again(clip: Path, target: Path) -> Path:
 def _ffmpeg(words: list[str], target: Path) -> Path:
     subprocess.run(["ffmpeg", "-y", "-loglevel", "error", *words, str(target)], check=True)
     return target
-
-
-def _medians(rows: list[Any]) -> tuple[float, float]:
-    wall, cpu = zip(*rows, strict=True)
-    return percentile(wall, 0.5), round(percentile(cpu, 0.5), 3)
-
-
-def _seconds(command: list[str]) -> float:
-    began = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True)
-    return time.perf_counter() - began
 
 
 if __name__ == "__main__":

@@ -37,9 +37,11 @@ __all__ = [
     "left_out",
     "lives",
     "make_clip",
+    "medians",
     "pad",
     "percentile",
     "say",
+    "seconds_of",
     "wait_until",
     "workplace",
 ]
@@ -65,6 +67,19 @@ def left_out(figure: str, why: str) -> None:
 def percentile(values: Sequence[float], share: float) -> float:
     """The smallest value that at least `share` of the values do not exceed."""
     return sorted(values)[max(0, math.ceil(len(values) * share) - 1)]
+
+
+def medians(rows: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Of the time by the clock and of processor seconds."""
+    wall, cpu = zip(*rows, strict=True)
+    return percentile(wall, 0.5), round(percentile(cpu, 0.5), 3)
+
+
+def seconds_of(command: list[str]) -> float:
+    """How long it takes from its call to its end."""
+    began = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True)
+    return time.perf_counter() - began
 
 
 def wait_until(true: Any, *, limit_seconds: float, every_seconds: float = 0.002) -> float:

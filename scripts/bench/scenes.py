@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rig import CONSOLE_COMMAND, percentile, say, workplace
+from rig import CONSOLE_COMMAND, medians, percentile, say, workplace
 
 from videoannotator.media.frames import Frames
 from videoannotator.media.probe import probe
@@ -57,7 +57,7 @@ def _compare(what: str, clip: Path, folder: Path) -> None:
     for _ in range(1 + ROUNDS):
         ours.append(_time(our_command))
         theirs.append(_time(their_command))
-    (mine, my_cpu), (other, their_cpu) = (_medians(times[1:]) for times in (ours, theirs))
+    (mine, my_cpu), (other, their_cpu) = (medians(times[1:]) for times in (ours, theirs))
     size = round(clip.stat().st_size / 1e6, 1)
     say(f"scenes of {what}, end to end, p50", mine, "s", asked=round(other, 3), cpu_seconds=my_cpu, megabytes=size)
     say(f"PySceneDetect's command on {what}, p50", other, "s", cpu_seconds=their_cpu)
@@ -80,7 +80,7 @@ def _take_apart(what: str, clip: Path, folder: Path) -> None:
             way()
             times[name].append((time.perf_counter() - began, time.process_time() - before))
     for name, took in times.items():
-        wall, cpu = _medians(took[1:])
+        wall, cpu = medians(took[1:])
         say(f"scenes of {what}: {name}", wall, "s", cpu_seconds=cpu)
     pairs = zip(times["the stage"][1:], times["and PySceneDetect's detector"][1:], strict=True)
     walls, cpus = zip(*((stage[0] / bare[0], stage[1] / bare[1]) for stage, bare in pairs), strict=True)
@@ -134,11 +134,6 @@ class _Quiet:
     def progress(self, done_seconds: float) -> None: ...
 
     def log(self, level: str, message: str) -> None: ...
-
-
-def _medians(times: list[tuple[float, float]]) -> tuple[float, float]:
-    wall, cpu = zip(*times, strict=True)
-    return percentile(wall, 0.5), round(percentile(cpu, 0.5), 3)
 
 
 def _beside(command: str) -> str:

@@ -12,12 +12,11 @@ import os
 import sqlite3
 import subprocess
 import sys
-import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rig import CONSOLE_COMMAND, Server, percentile, say, wait_until, workplace
+from rig import CONSOLE_COMMAND, Server, medians, percentile, say, seconds_of, wait_until, workplace
 from truth_sound import speech
 
 from tests.tiny_models import shelf_of
@@ -91,7 +90,7 @@ def _end_to_end(folder: Path, second: Path, short: Path, long: Path) -> None:
     took: dict[Path, list[float]] = {second: [], short: [], long: []}
     for _ in range(1 + ROUNDS):
         for clip, times in took.items():
-            times.append(_seconds([*command, str(clip)]))
+            times.append(seconds_of([*command, str(clip)]))
     start, minute, ten_minutes = (percentile(seconds[1:], 0.5) for seconds in took.values())
     say("voice: the command on a second of video, p50", start, "s")
     for length, seconds in ((SHORT, minute), (LONG, ten_minutes)):
@@ -117,7 +116,7 @@ def _overhead(case: Case, clip: Path) -> None:
     bare.wait(10)
     server.stop()
     # The first round loads.
-    (mine, my_cpu), (other, their_cpu) = (_medians(rows[1:]) for rows in (ours, theirs))
+    (mine, my_cpu), (other, their_cpu) = (medians(rows[1:]) for rows in (ours, theirs))
     say(f"{case.pipeline}: a stage of {SHORT} s, imports apart, p50", mine, "s", cpu_seconds=my_cpu)
     say(f"{case.pipeline}: the bare library on the same, p50", other, "s", cpu_seconds=their_cpu)
     say(f"{case.pipeline}: overhead of the stage", 100 * (mine / other - 1), "%", asked=10, load=os.getloadavg()[0])
@@ -169,17 +168,6 @@ def _clip(folder: Path, seconds: int, sentences: int = 0) -> Path:
     coding = ["-c:v", "libx264", "-preset", "ultrafast", "-c:a", "aac", "-ac", "2", "-ar", "48000", "-af", "apad"]
     subprocess.run(["ffmpeg", "-y", "-loglevel", "error", *inputs, "-t", str(seconds), *coding, str(clip)], check=True)
     return clip
-
-
-def _medians(rows: list[Any]) -> tuple[float, float]:
-    wall, cpu = zip(*rows, strict=True)
-    return percentile(wall, 0.5), round(percentile(cpu, 0.5), 3)
-
-
-def _seconds(command: list[str]) -> float:
-    began = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True)
-    return time.perf_counter() - began
 
 
 if __name__ == "__main__":

@@ -5,22 +5,25 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import waiting
 from tests.clips import Clips
 from tests.declared import declare
 from tests.sample_jobs import PIPELINES, new_job, result
 from tests.stages import is_alive
-from tests.waiting import until
 from videoannotator.jobs import Job, JobStatus, StageError, StageStatus
 from videoannotator.settings import Settings
 from videoannotator.store.sqlite import SqliteStore
 from videoannotator.workspace import Selection, Workspace
 
 HOUR = 3600.0
+
+until = partial(waiting.until, limit_seconds=40.0)
 
 
 @pytest.fixture
