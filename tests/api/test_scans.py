@@ -46,9 +46,15 @@ async def scanned(server: Served, dataset: str) -> dict[str, Any]:
     return await over(server, dataset)
 
 
+async def list_of(server: Served, dataset: str) -> dict[str, Any]:
+    listed = (await server.http.get(f"/api/v1/datasets/{dataset}/videos", params={"per_page": 1000})).json()
+    assert isinstance(listed, dict)
+    return listed
+
+
 async def over(server: Served, dataset: str) -> dict[str, Any]:
     async def done() -> dict[str, Any] | None:
-        listed = (await server.http.get(f"/api/v1/datasets/{dataset}/videos", params={"per_page": 1000})).json()
+        listed = await list_of(server, dataset)
         return listed if listed["scan"]["state"] != "running" else None
 
     found: dict[str, Any] = await eventually(done)
@@ -119,6 +125,25 @@ async def test_a_second_scan_follows_what_has_changed(tmp_path: Path, data: Path
     assert (videos["empty.mp4"], videos["new.mkv"]) == (True, True)
     assert [video for page in pages for video in page["videos"]] == listed["videos"]
     assert {page["total"] for page in pages} == {11}
+
+
+async def test_who_reads_that_a_scan_is_over_reads_all_that_it_found(tmp_path: Path) -> None:
+    """However near to its end the list is asked for."""
+    data = tmp_path / "data"
+    data.mkdir()
+    wrong = []
+    async with serving(tmp_path, data_roots=(data,)) as server:
+        dataset = await add(server, data)
+        for number in range(20):
+            (data / f"{number}.mp4").touch()
+            (data / f"{number - 1}.mp4").unlink(missing_ok=True)
+            assert (await server.http.post(f"/api/v1/datasets/{dataset}/videos/scan")).status_code == 202
+            while (listed := await list_of(server, dataset))["scan"]["state"] == "running":
+                pass
+            if [video["path"] for video in listed["videos"]] != [f"{number}.mp4"]:
+                wrong.append(listed)
+
+    assert wrong == []
 
 
 @pytest.mark.slow

@@ -130,9 +130,9 @@ async def list_dataset_videos(
 ) -> DatasetVideoList:
     """What the latest scan has found, by path; what cannot be read says why."""
     await workspace.store.dataset(dataset_id)
+    scan = await workspace.store.scan(dataset_id)  # before the videos: what is `completed` is listed whole
     total, unreadable = await workspace.store.count_dataset_videos(dataset_id)
     videos = await workspace.store.dataset_videos(dataset_id, limit=per_page, offset=(page - 1) * per_page)
-    scan = await workspace.store.scan(dataset_id)
     return DatasetVideoList(
         videos=tuple(_describe_video(video) for video in videos),
         total=total,
