@@ -1,7 +1,7 @@
 """
 The unmodified Video Annotation Viewer, call by call: what it sends and what it reads of the answers, from its own
 origin (`../shared/VIEWER.md`, sections 1 to 6, 9 and 10). Sections 7 and 8, the ZIP and the files in it, are
-test_viewer_zip.py and tests/test_viewer_rules.py.
+test_viewer_zip.py and tests/formats/test_viewer_rules.py.
 """
 
 import json

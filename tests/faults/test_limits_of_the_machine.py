@@ -14,12 +14,13 @@ import pytest
 from tests import waiting
 from tests.clips import Clips
 from tests.declared import declare
+from tests.engine import submit
 from tests.sample_jobs import PIPELINES, new_job, result
 from tests.stages import is_alive
-from videoannotator.jobs import Job, JobStatus, StageError, StageStatus
+from videoannotator.jobs import JobStatus, StageError, StageStatus
 from videoannotator.settings import Settings
 from videoannotator.store.sqlite import SqliteStore
-from videoannotator.workspace import Selection, Workspace
+from videoannotator.workspace import Workspace
 
 HOUR = 3600.0
 
@@ -47,12 +48,6 @@ def settings_for(tmp_path: Path, storage: Path, **more: Any) -> Settings:
     pipelines = declare(tmp_path / "pipelines", "counts_in_chunks")
     chosen: dict[str, Any] = {"min_free_bytes": 0, "pause_free_bytes": 0, "retry_base_delay_seconds": 0.2}
     return Settings(storage_dir=storage, pipeline_dirs=(pipelines,), **(chosen | more))
-
-
-async def submit(workspace: Workspace, clip: Path, pipeline: str, **config: Any) -> Job:
-    selection = Selection(pipelines=(pipeline,), config={pipeline: config})
-    (job,) = await workspace.submit(await workspace.admit(clip, clip.name, selection, owns_video=False))
-    return job
 
 
 def fill(ballast: Path) -> None:

@@ -2,8 +2,8 @@
 HOSTILE.md, Media: files that lie about what they are, and files that are damaged.
 
 Each is refused when it is submitted, with a code that says why, or runs to an ending that says what is missing; the
-server is well afterwards. That stages have no network is proven in tests/test_runner.py, the frame ledger of damaged
-files in tests/test_media.py; here the whole server is asked.
+server is well afterwards. That stages have no network is proven in tests/runner/, the frame ledger of damaged files in
+tests/media/; here the whole server is asked.
 """
 
 import asyncio

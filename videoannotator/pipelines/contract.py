@@ -14,7 +14,7 @@ beside it, where there is one, imports what `run` will need; it is called while 
 more than some minutes should be kept in `stage.chunks()`, so that an attempt that was interrupted is continued:
 `looking.py` does it for whatever looks at frames one by one. The same input, parameters and versions must give the same
 bytes: no clock, no ids, no paths in what it writes.
-`tests/test_pipelines.py` holds every pipeline to this.
+`tests/pipelines/test_pipelines.py` holds every pipeline to this.
 
 What it needs beside its code stands in the declaration, with the engine that needs it: `modules` of this environment,
 or another `environment`; `models` of the model catalogue, which arrive verified as `stage.models`. A folder of

@@ -20,6 +20,7 @@ import pytest
 from tests import waiting
 from tests.clips import Clips
 from tests.declared import declare
+from tests.engine import submit
 from tests.stages import is_alive
 from videoannotator.errors import Conflict, InvalidConfig, NotFound, StorageTrouble
 from videoannotator.jobs import Job, JobStatus, StageStatus
@@ -42,12 +43,6 @@ def settings(tmp_path: Path) -> Settings:
 @pytest.fixture
 def clip(clips: Clips) -> Path:
     return clips.path("h264.mp4")
-
-
-async def submit(workspace: Workspace, clip: Path, *pipelines: str, **config: object) -> Job:
-    selection = Selection(pipelines=pipelines, config={name: dict(config) for name in pipelines} if config else {})
-    (job,) = await workspace.submit(await workspace.admit(clip, clip.name, selection, owns_video=False))
-    return job
 
 
 until = partial(waiting.until, limit_seconds=LIMIT_SECONDS)

@@ -250,11 +250,11 @@ def peak_of(clip: Path, folder: Path) -> int:
     """The most memory that copying it takes, in KiB, in a process of its own."""
     code = f"""
 from pathlib import Path
-from tests.test_copying import copied
+from tests.media.test_copying import copied
 copied(Path({str(clip)!r}), Path({str(folder)!r}))
 status = Path("/proc/self/status").read_text()
 print(status.partition("VmHWM:")[2].split()[0])"""
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True
     )
     return int(done.stdout)

@@ -17,7 +17,7 @@ from videoannotator.plan import Plan, plan
 from videoannotator.presets import builtin_presets, chosen
 from videoannotator.settings import Settings
 
-TOP = Path(__file__).parents[1]
+TOP = Path(__file__).parents[2]
 PRESETS = builtin_presets()
 
 

@@ -21,7 +21,7 @@ import msgspec
 import psutil
 import pytest
 
-from tests.stages import LIMITS, Bench, benching, descriptors, is_alive
+from tests.stages import FOLDER, LIMITS, Bench, benching, descriptors, is_alive
 from tests.waiting import happens
 from videoannotator.errors import (
     StageBroke,
@@ -178,7 +178,7 @@ async def test_a_result_says_how_it_was_made(bench: Bench) -> None:
 async def test_a_pipeline_can_be_a_file(bench: Bench) -> None:
     """So that a pipeline need not be installed to be tried."""
     start = bench.start("behaves", "auto", {})
-    start = msgspec.structs.replace(start, code=f"{Path(__file__).parent / 'misbehaving' / 'behaves.py'}:run")
+    start = msgspec.structs.replace(start, code=f"{FOLDER / 'behaves.py'}:run")
     Path(start.output_folder).mkdir()
 
     done = await bench.runner.run(

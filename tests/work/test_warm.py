@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from tests import waiting
 from tests.clips import Clips
+from tests.engine import submit
 from tests.stages import is_alive
-from tests.test_worker import until_final
 from videoannotator.jobs import Job, JobStatus
 from videoannotator.settings import Settings
-from videoannotator.workspace import Selection, Workspace
+from videoannotator.workspace import Workspace
 
 WITHOUT_A_DOWNLOAD = (
     "scene_detection",
@@ -25,9 +26,8 @@ def settings(tmp_path: Path) -> Settings:
 
 
 async def run(workspace: Workspace, clip: Path, *pipelines: str) -> Job:
-    selection = Selection(pipelines=pipelines)
-    (job,) = await workspace.submit(await workspace.admit(clip, clip.name, selection, owns_video=False))
-    return await until_final(workspace, job.id)
+    job = await submit(workspace, clip, *pipelines)
+    return await waiting.until_final(workspace, job.id, limit_seconds=30.0)
 
 
 def files(settings: Settings, job: Job) -> dict[str, bytes]:

@@ -8,20 +8,25 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from threading import Barrier, Lock
 
 import psutil
 import pytest
 
+from tests import waiting
 from tests.declared import declare
+from tests.engine import submit
 from tests.server import serving
-from tests.test_worker import submit, until, until_final
 from videoannotator.jobs import JobStatus
 from videoannotator.machine.resources import AtWork, Resources, Sample
 from videoannotator.settings import Settings
 from videoannotator.work.gate import Gate
 from videoannotator.workspace import Workspace
+
+until = partial(waiting.until, limit_seconds=30.0)
+until_final = partial(waiting.until_final, limit_seconds=30.0)
 
 BURNS = """
 held = bytearray(50 * 2**20)

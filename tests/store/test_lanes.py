@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import msgspec
 import pytest
@@ -13,17 +12,6 @@ from videoannotator.forecast import Ahead, Left, Line, Middle, Ran, Speeds, lear
 from videoannotator.jobs import Job, NewJob
 from videoannotator.store.lanes import AGEING_SECONDS
 from videoannotator.store.sqlite import SqliteStore
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-async def store(tmp_path: Path, clock: Clock) -> AsyncIterator[SqliteStore]:
-    async with SqliteStore.open(tmp_path, clock=clock) as opened:
-        yield opened
 
 
 def named(name: str, *, owner: str = "", priority: int = 0) -> NewJob:

@@ -71,8 +71,8 @@ def killed_after(folder: Path, seconds: float) -> list[str]:
     writer = subprocess.Popen(
         [sys.executable, str(_WRITER), str(folder)],
         stdout=subprocess.PIPE,
-        cwd=_WRITER.parents[1],
-        env=os.environ | {"PYTHONPATH": str(_WRITER.parents[1])},
+        cwd=_WRITER.parents[2],
+        env=os.environ | {"PYTHONPATH": str(_WRITER.parents[2])},
     )
     assert writer.stdout is not None
     first = writer.stdout.readline()
@@ -154,3 +154,14 @@ async def test_a_disk_without_room_for_a_database_is_refused_at_the_start(small_
             pass
 
     assert refused.value.code == "STORAGE_FULL"
+
+
+async def test_a_closed_store_says_so(tmp_path: Path) -> None:
+    """Rather than wait for ever for a thread that has gone."""
+    async with SqliteStore.open(tmp_path) as store:
+        pass
+
+    with pytest.raises(StorageTrouble) as refused:
+        await store.add(new_job())
+
+    assert refused.value.code == "STORAGE_CLOSED"

@@ -12,6 +12,7 @@ import pytest
 
 from tests.clips import Clips
 from tests.declared import declare
+from tests.engine import submit
 from tests.waiting import until
 from videoannotator.errors import ErrorKind, StageDied, StageFailed, StorageTrouble, VideoAnnotatorError, kind_of
 from videoannotator.jobs import Job, JobStatus, Stage, StageError, StageStatus
@@ -39,12 +40,6 @@ def settings(tmp_path: Path) -> Settings:
 @pytest.fixture
 def clip(clips: Clips) -> Path:
     return clips.path("h264.mp4")
-
-
-async def submit(workspace: Workspace, clip: Path, *pipelines: str) -> Job:
-    job = await workspace.admit(clip, clip.name, Selection(pipelines=pipelines), owns_video=False)
-    (queued,) = await workspace.submit(job)
-    return queued
 
 
 async def run(settings: Settings, clip: Path, *pipelines: str) -> tuple[Job, list[str]]:

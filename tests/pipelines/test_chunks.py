@@ -12,6 +12,7 @@ import pytest
 from tests import waiting
 from tests.clips import Clips, ffmpeg
 from tests.declared import declare
+from tests.engine import submit
 from tests.killing import files_of, killed_until_final
 from tests.staging import Recorder, run
 from videoannotator.artifacts import Artifacts
@@ -20,7 +21,7 @@ from videoannotator.media.frames import Frames
 from videoannotator.media.probe import probe
 from videoannotator.pipelines.chunks import Chunks
 from videoannotator.settings import Settings
-from videoannotator.workspace import Selection, Workspace
+from videoannotator.workspace import Workspace
 
 STEPS = {"steps": 40, "step_seconds": 0.02}
 
@@ -42,12 +43,6 @@ def clip(clips: Clips) -> Path:
     return clips.path("h264.mp4")
 
 
-async def submit(workspace: Workspace, clip: Path, pipeline: str = "counts_in_chunks", **config: Any) -> Job:
-    selection = Selection(pipelines=(pipeline,), config={pipeline: config})
-    (job,) = await workspace.submit(await workspace.admit(clip, clip.name, selection, owns_video=False))
-    return job
-
-
 until = partial(waiting.until, limit_seconds=30.0)
 
 
@@ -66,7 +61,7 @@ def counted(settings: Settings) -> list[str]:
 async def test_a_stage_that_is_killed_again_and_again_ends_with_the_same_bytes(settings: Settings, clip: Path) -> None:
     """Ten times by SIGKILL, at random moments: nothing is lost, nothing there twice, and next to nothing done twice."""
     async with Workspace.open(settings) as workspace:
-        job = await submit(workspace, clip, **STEPS)
+        job = await submit(workspace, clip, "counts_in_chunks", **STEPS)
         ended, kills = await killed_until_final(workspace, job.id, kills=10, longest_wait=0.25, chance=random.Random(5))
 
     assert "full" == ended.outcome
@@ -79,7 +74,7 @@ async def test_a_stage_that_is_killed_again_and_again_ends_with_the_same_bytes(s
 async def test_a_server_that_stops_goes_on_where_it_was(settings: Settings, clip: Path) -> None:
     """An update in the night must not cost what the night has done."""
     async with Workspace.open(settings) as workspace:
-        job = await submit(workspace, clip, **STEPS)
+        job = await submit(workspace, clip, "counts_in_chunks", **STEPS)
         await until(workspace, job.id, lambda job: job.stages[0].progress > 0.3)
     before = len(counted(settings))
     async with Workspace.open(settings) as workspace:
@@ -93,9 +88,9 @@ async def test_a_server_that_stops_goes_on_where_it_was(settings: Settings, clip
 async def test_what_was_kept_goes_with_the_end_of_the_stage(settings: Settings, clip: Path) -> None:
     """Completed or cancelled: nothing but results may lie among the results."""
     async with Workspace.open(settings) as workspace:
-        done = await submit(workspace, clip, steps=3)
+        done = await submit(workspace, clip, "counts_in_chunks", steps=3)
         await until(workspace, done.id, lambda job: job.status.is_final)
-        cancelled = await submit(workspace, clip, **STEPS)
+        cancelled = await submit(workspace, clip, "counts_in_chunks", **STEPS)
         await until(workspace, cancelled.id, lambda job: job.stages[0].progress > 0)
         kept = list(results(settings, cancelled).glob(".chunks/*/*/*.chunk"))
         await workspace.cancel(cancelled.id)
@@ -109,7 +104,7 @@ async def test_what_was_kept_goes_with_the_end_of_the_stage(settings: Settings, 
 async def test_a_job_cancelled_before_it_began_again_leaves_nothing_either(settings: Settings, clip: Path) -> None:
     """It has no worker then that could clear up."""
     async with Workspace.open(settings) as workspace:
-        job = await submit(workspace, clip, **STEPS)
+        job = await submit(workspace, clip, "counts_in_chunks", **STEPS)
         await until(workspace, job.id, lambda job: job.stages[0].progress > 0)
     async with Workspace.open(msgspec.structs.replace(settings, max_concurrent_jobs=0)) as workspace:
         before = list(results(settings, job).glob(".chunks/*/*/*.chunk"))
@@ -122,7 +117,7 @@ async def test_a_job_cancelled_before_it_began_again_leaves_nothing_either(setti
 async def test_keeping_can_be_turned_off(settings: Settings, clip: Path) -> None:
     """`checkpoint_seconds = 0`: nothing is written, and the result is the same."""
     async with Workspace.open(msgspec.structs.replace(settings, checkpoint_seconds=0)) as workspace:
-        job = await submit(workspace, clip, steps=5)
+        job = await submit(workspace, clip, "counts_in_chunks", steps=5)
         ended = await until(workspace, job.id, lambda job: job.stages[0].status is StageStatus.COMPLETED)
 
     assert b"0 1 2 3 4 " == (results(settings, ended) / "out.json").read_bytes()
