@@ -15,7 +15,7 @@ import msgspec
 
 from videoannotator.artifacts import Artifacts, video_path
 from videoannotator.errands.desk import Desk
-from videoannotator.errors import Refused, StageEnded, StageFailed, StorageTrouble, VideoAnnotatorError
+from videoannotator.errors import StageEnded, StageFailed, StorageTrouble, VideoAnnotatorError
 from videoannotator.faults import reach
 from videoannotator.jobs import (
     Artifact,
@@ -39,8 +39,8 @@ from videoannotator.store import Store
 from videoannotator.work.cache import Cache
 from videoannotator.work.company import Company
 from videoannotator.work.fetching import fetch
-from videoannotator.work.fingerprint import fingerprint
 from videoannotator.work.gate import Gate
+from videoannotator.work.ingredients import Ingredients
 from videoannotator.work.insistence import Insistence
 from videoannotator.work.notes import Notes
 from videoannotator.work.retries import Retry, longest_delay_seconds, next_attempt
@@ -105,6 +105,7 @@ class StageRun:
         """Job, pipeline, token: the attempt, as `Artifacts` names it."""
 
         cache = tools.cache if claim.job.cache else None
+        self._ingredients = Ingredients(tools.catalogue, tools.settings, claim.job, stage.pipeline)
         self._reuse = Reuse(cache, tools.artifacts, self._where, hash_of_video)
         self._place = Place()
         self._notes: Notes | None = None
@@ -115,12 +116,6 @@ class StageRun:
         self._pid: int | None = None
         self._until_ended = until_ended
         self._company = company
-        self._earlier: tuple[Artifact, ...] = ()
-        """What the pipelines made that this one comes after."""
-
-        self._pictures: tuple[NamedPicture, ...] | None = None
-        """As the fingerprint knows them; None where they could not be read."""
-
         self._fetch_trouble: StageFailed | None = None
         self._is_over = False
         self._fingerprint: str | None = None
@@ -140,7 +135,7 @@ class StageRun:
         await self._fetch_models()
         while not self._is_over:
             await self._until_its_time()
-            self._fingerprint = await asyncio.to_thread(self._fingerprint_now)
+            self._fingerprint = await asyncio.to_thread(self._ingredients.fingerprint, self._stage)
             if (earlier := await self._reuse.take(self._fingerprint)) is not None:
                 await self._serve(earlier)
             else:
@@ -156,14 +151,13 @@ class StageRun:
         finally:
             self.is_waiting = False
         made = await self._store.artifacts(self._claim.job.id)
-        self._earlier = tuple(artifact for artifact in made if artifact.pipeline in after)
+        self._ingredients.earlier = tuple(artifact for artifact in made if artifact.pipeline in after)
 
     async def _fetch_models(self) -> None:
         """Those that are missing, where the settings ask for it. Nothing is raised: the attempt tells what is wrong."""
-        supplies, declaration = self._tools.catalogue.supplies, self._tools.catalogue.get(self._stage.pipeline)
-        if not supplies.auto_download:
+        if not self._tools.catalogue.supplies.auto_download:
             return
-        missing = await asyncio.to_thread(supplies.missing_models, declaration, self._stage.used_config)
+        missing = await asyncio.to_thread(self._ingredients.missing_models, self._stage)
         self.is_waiting = bool(missing)
         try:
             for name in missing:
@@ -175,30 +169,6 @@ class StageRun:
 
     async def _say(self, line: str) -> None:
         await self._tools.insist(lambda: self._store.log(self._claim, self._stage.pipeline, "info", line))
-
-    def _fingerprint_now(self) -> str | None:
-        """None where a model, a picture or the environment is missing now; the attempt says so."""
-        catalogue, pipeline, config = self._tools.catalogue, self._stage.pipeline, self._stage.used_config
-        declaration = catalogue.get(pipeline)
-        self._pictures = None
-        try:
-            self._pictures = catalogue.pictures(pipeline, config)
-            models = catalogue.supplies.models(declaration, config)
-            interpreter = catalogue.supplies.environments.interpreter(self._environment())
-        except Refused:
-            return None
-        return fingerprint(
-            video=self._claim.job.video,
-            pipeline=pipeline,
-            version=declaration.version,
-            code=catalogue.code_of(pipeline),
-            config=config,
-            models=models,
-            pictures=self._pictures,
-            earlier=self._earlier,
-            max_lost_frames=self._tools.settings.max_lost_frames,
-            interpreter=interpreter,
-        )
 
     async def _serve(self, earlier: StageResult) -> None:
         """No process, no slot. The files are those of this attempt now."""
@@ -228,7 +198,7 @@ class StageRun:
             try:
                 folder = await asyncio.to_thread(self._artifacts.begin, *self._where)
                 self._chunks = await asyncio.to_thread(self._chunks_folder)
-                done = await self._run_process(folder, await self._models(), await self._named_pictures())
+                done = await self._run_process(folder)
                 reach("stage.done")
                 sealed = await asyncio.to_thread(self._artifacts.seal, *self._where, done.outputs)
             except (StageEnded, StorageTrouble) as ended:
@@ -243,48 +213,17 @@ class StageRun:
     def _wait_for_memory(self, why: str) -> None:
         self._log.info("stage waits", reason=why)
 
-    async def _models(self) -> tuple[ModelFiles, ...]:
-        """Verified at this moment. Raises StageFailed where one was removed or damaged since the submission."""
+    async def _run_process(self, folder: Path) -> Done:
+        job, tools = self._claim.job, self._tools
         if self._fetch_trouble is not None:
             raise self._fetch_trouble
-        catalogue, stage = self._tools.catalogue, self._stage
-        declaration = catalogue.get(stage.pipeline)
-        try:
-            return await asyncio.to_thread(catalogue.supplies.models, declaration, stage.used_config)
-        except Refused as refusal:
-            raise StageFailed(refusal.message, code=refusal.code, hint=refusal.hint) from refusal
-
-    async def _named_pictures(self) -> tuple[NamedPicture, ...]:
-        """Raises StageFailed where they were removed since the submission."""
-        if self._pictures is not None:
-            return self._pictures
-        catalogue, stage = self._tools.catalogue, self._stage
-        try:
-            return await asyncio.to_thread(catalogue.pictures, stage.pipeline, stage.used_config)
-        except Refused as refusal:
-            raise StageFailed(refusal.message, code=refusal.code, hint=refusal.hint) from refusal
-
-    def _interpreter(self) -> Path:
-        """Raises StageFailed where the environment was removed since the submission."""
-        catalogue = self._tools.catalogue
-        try:
-            return catalogue.supplies.environments.interpreter(self._environment())
-        except Refused as refusal:
-            raise StageFailed(refusal.message, code=refusal.code, hint=refusal.hint) from refusal
-
-    def _environment(self) -> str:
-        return self._tools.catalogue.get(self._stage.pipeline).engine(self._stage.used_config).environment
-
-    async def _run_process(
-        self, folder: Path, models: tuple[ModelFiles, ...], pictures: tuple[NamedPicture, ...]
-    ) -> Done:
-        job, tools = self._claim.job, self._tools
+        models, pictures = await asyncio.to_thread(self._ingredients.files, self._stage)
         async with Notes(self._store, self._claim, self._stage.pipeline) as self._notes:
             notes = self._notes
             try:
                 return await tools.runner.run(
                     self._start(folder, models, pictures),
-                    interpreter=self._interpreter(),
+                    interpreter=self._ingredients.interpreter(self._stage),
                     log=self._artifacts.log(job.id, self._stage.pipeline),
                     limits=_limits(tools.settings),
                     on_progress=notes.progress,
@@ -330,10 +269,10 @@ class StageRun:
             threads=settings.stage_threads,
             max_lost_frames=settings.max_lost_frames,
             network=settings.stage_network,
-            environment=self._environment(),
+            environment=self._ingredients.environment(self._stage),
             models=models,
             pictures=pictures,
-            earlier={made.name: str(self._artifacts.results(job.id) / made.name) for made in self._earlier},
+            earlier={made.name: str(self._artifacts.results(job.id) / made.name) for made in self._ingredients.earlier},
             chunks_folder=str(self._chunks or ""),
             chunk_seconds=settings.checkpoint_seconds,
             sharing=self._company.sharing(stage.pipeline, free_slots=self._tools.scheduler.free),
