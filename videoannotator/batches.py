@@ -42,6 +42,16 @@ class PipelineTally(msgspec.Struct, frozen=True, kw_only=True):
     peak_memory_bytes: int | None = None
     """The most that one of them had."""
 
+    peak_gpu_memory_bytes: int | None = None
+    """The same of a GPU's memory; None where none ran there, or the driver does not say."""
+
+    read_bytes: int | None = None
+    """From disks, all together; None where the system does not say."""
+
+    written_bytes: int | None = None
+    result_bytes: int = 0
+    """Size of the files that they made, all together."""
+
 
 class BatchTally(msgspec.Struct, frozen=True, kw_only=True):
     """A batch at one moment. A job that was retried counts by its latest retry only."""

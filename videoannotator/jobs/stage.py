@@ -45,6 +45,15 @@ class Usage(msgspec.Struct, frozen=True):
     cpu_seconds: float
     """Of the first process and its descendants; what one of those used that was ended by force is left out."""
 
+    peak_gpu_memory_bytes: int | None = None
+    """Of all its processes on its card. None where it ran on the processor, or the driver does not say."""
+
+    read_bytes: int | None = None
+    """From disks, counted like `cpu_seconds`, without what the system had in memory; None where it does not say."""
+
+    written_bytes: int | None = None
+    """To disks, in the same way."""
+
 
 class Progress(msgspec.Struct, frozen=True):
     """How far a stage is: seconds of the video's timeline, so that it means the same for every pipeline."""

@@ -31,6 +31,9 @@ class Devices(Protocol):
     def held_by(self, pids: Iterable[int]) -> int:
         """Bytes of GPU memory that these processes hold; 0 too where the driver does not say whose memory is whose."""
 
+    def used_by(self, card: str, pids: Iterable[int]) -> int | None:
+        """Bytes that they hold on this card; None where the driver does not name them, or not how much."""
+
 
 class Nvml(Devices):
     """In a container the driver may know processes by other numbers, or not at all: then `held_by` is 0."""
@@ -61,6 +64,17 @@ class Nvml(Devices):
             return 0
         return sum(user.usedGpuMemory or 1 for user in users if user.pid in wanted)
 
+    def used_by(self, card: str, pids: Iterable[int]) -> int | None:
+        self._open()
+        wanted = frozenset(pids)
+        try:
+            users = [user for handle in self._handles if self._name(handle) == card for user in self._users(handle)]
+        except self._errors() as exc:
+            self._give_up(f"the driver does not answer any more: {exc}")
+            return None
+        held = [int(user.usedGpuMemory) for user in users if user.pid in wanted and user.usedGpuMemory is not None]
+        return sum(held) if held else None
+
     def close(self) -> None:
         if self._nvml is not None:
             with suppress(*self._errors()):
@@ -87,9 +101,11 @@ class Nvml(Devices):
 
     def _card(self, handle: Any) -> Card:
         memory = self._nvml.nvmlDeviceGetMemoryInfo(handle)
+        return Card(name=self._name(handle), free_bytes=int(memory.free), total_bytes=int(memory.total))
+
+    def _name(self, handle: Any) -> str:
         name = self._nvml.nvmlDeviceGetUUID(handle)
-        text = name.decode() if isinstance(name, bytes) else str(name)
-        return Card(name=text, free_bytes=int(memory.free), total_bytes=int(memory.total))
+        return name.decode() if isinstance(name, bytes) else str(name)
 
     def _users(self, handle: Any) -> list[Any]:
         return [*self._nvml.nvmlDeviceGetComputeRunningProcesses(handle)]

@@ -1,7 +1,7 @@
 """What processes take, each together with all that it started. Read from the system at one moment; blocks."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 import msgspec
@@ -17,10 +17,10 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     cpu_seconds: float
     """Since it began, with the children that it has waited for."""
 
-    read_bytes: int = 0
-    """From disks; 0 where the system does not say."""
+    read_bytes: int | None = None
+    """From disks; None where the system does not say."""
 
-    written_bytes: int = 0
+    written_bytes: int | None = None
 
 
 class Families:
@@ -51,14 +51,22 @@ class Families:
         return Taken(
             memory_bytes=sum(one.memory_bytes for one in taken),
             cpu_seconds=sum(one.cpu_seconds for one in taken),
-            read_bytes=sum(one.read_bytes for one in taken),
-            written_bytes=sum(one.written_bytes for one in taken),
+            read_bytes=_sum(one.read_bytes for one in taken),
+            written_bytes=_sum(one.written_bytes for one in taken),
         )
+
+
+def disk_bytes(process: psutil.Process) -> tuple[int | None, int | None]:
+    """Read and written since it began. None on macOS, and where the kernel does not count."""
+    with suppress(psutil.AccessDenied, NotImplementedError, AttributeError, OSError):
+        counted = process.io_counters()
+        return counted.read_bytes, counted.write_bytes
+    return None, None
 
 
 def _taken(process: psutil.Process) -> Taken:
     times = process.cpu_times()
-    read, written = _disk(process)
+    read, written = disk_bytes(process)
     return Taken(
         memory_bytes=process.memory_info().rss,
         cpu_seconds=times.user + times.system + times.children_user + times.children_system,
@@ -67,9 +75,7 @@ def _taken(process: psutil.Process) -> Taken:
     )
 
 
-def _disk(process: psutil.Process) -> tuple[int, int]:
-    """Not on macOS, and not where the kernel does not count."""
-    with suppress(psutil.AccessDenied, NotImplementedError, AttributeError, OSError):
-        counted = process.io_counters()
-        return counted.read_bytes, counted.write_bytes
-    return 0, 0
+def _sum(values: Iterable[int | None]) -> int | None:
+    """Of those that are known; None where none is."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None

@@ -17,7 +17,7 @@ import msgspec
 import psutil
 
 from videoannotator.logs import get_logger
-from videoannotator.machine.families import Families
+from videoannotator.machine.families import Families, disk_bytes
 
 SAMPLE_SECONDS = 2.0
 
@@ -52,13 +52,13 @@ class StageUse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Busy since the sample before: 1.0 is one whole core."""
 
     memory_bytes: int
-    gpu_memory_bytes: int
-    """0 too where the driver does not say whose memory is whose."""
+    gpu_memory_bytes: int | None = None
+    """None where it holds none, or the driver does not say whose memory is whose."""
 
-    read_bytes: int
-    """From disks, since the first process began."""
+    read_bytes: int | None = None
+    """From disks, since the first process began; None where the system does not say."""
 
-    written_bytes: int
+    written_bytes: int | None = None
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +81,10 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """Since the sample before: 1.0 is one whole core."""
 
     server_memory_bytes: int
+    server_read_bytes: int | None = None
+    """From disks, since it began; None where the system does not say."""
+
+    server_written_bytes: int | None = None
     stages_memory_bytes: int
     """Resident, of all processes below this one; pages that several share count for each."""
 
@@ -151,6 +155,7 @@ class Resources:
         memory, disk = psutil.virtual_memory(), psutil.disk_usage(str(self._folder))
         with self._process.oneshot():
             times, own = self._process.cpu_times(), self._process.memory_info().rss
+            read, written = disk_bytes(self._process)
         server_seconds, families = times.user + times.system, Families(self._process)
         spent = {stage.pid: families.of(stage.pid).cpu_seconds for stage in at_work}
         cores = self._cores.since_before({self._process.pid: server_seconds} | spent)
@@ -165,6 +170,8 @@ class Resources:
             server_cpu_seconds=server_seconds,
             server_cpu_cores=cores[self._process.pid],
             server_memory_bytes=own,
+            server_read_bytes=read,
+            server_written_bytes=written,
             stages_memory_bytes=families.memory_bytes,
             gpus=self._gpus.look() if gpus else (),
             stages=tuple(_use(stage, families, cores[stage.pid], on_gpus) for stage in at_work),
@@ -196,7 +203,8 @@ class Gpus:
         try:
             for _, handle in self._handles:
                 for user in self._nvml.nvmlDeviceGetComputeRunningProcesses(handle):
-                    found[user.pid] = found.get(user.pid, 0) + (user.usedGpuMemory or 0)
+                    if user.usedGpuMemory is not None:
+                        found[user.pid] = found.get(user.pid, 0) + user.usedGpuMemory
         except self._errors() as exc:
             log.warning("the GPU driver does not say who uses it", reason=str(exc))
         return found
@@ -270,13 +278,14 @@ class _Cores:
 
 def _use(stage: AtWork, families: Families, cores: float, on_gpus: Mapping[int, int]) -> StageUse:
     taken = families.of(stage.pid)
+    held = [on_gpus[pid] for pid in families.members(stage.pid) if pid in on_gpus]
     return StageUse(
         job_id=stage.job_id,
         pipeline=stage.pipeline,
         batch_id=stage.batch_id,
         cpu_cores=cores,
         memory_bytes=taken.memory_bytes,
-        gpu_memory_bytes=sum(on_gpus.get(pid, 0) for pid in families.members(stage.pid)),
+        gpu_memory_bytes=sum(held) if held else None,
         read_bytes=taken.read_bytes,
         written_bytes=taken.written_bytes,
     )

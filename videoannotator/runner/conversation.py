@@ -9,9 +9,10 @@ import msgspec
 
 from videoannotator.errors import StageBroke, StageDied, StageFailed, StageStalled, StageTooLarge, StageTooSlow
 from videoannotator.jobs import Usage
+from videoannotator.machine.devices import Devices
 from videoannotator.runner.ear import within
 from videoannotator.runner.frames import encode
-from videoannotator.runner.group import Group, Keeper, stop
+from videoannotator.runner.group import Group, Keeper, Taken, stop
 from videoannotator.runner.log_file import LogFile
 from videoannotator.runner.messages import Done, Failed, Log, Message, Partial, Progress, Start, Waiting
 
@@ -27,6 +28,9 @@ MOST_LOG_LINES = 1000
 """Lines of one stage that are handed on; its log file has room for more."""
 
 LONGEST_LOG_LINE = 2000
+
+_GPU_SHARE = 0.01
+"""Of the time, at most, that goes by with asking a driver who holds how much."""
 
 _LEAVE_SECONDS = 1.0
 """A stage that has said all has this long to leave before it is killed."""
@@ -74,8 +78,10 @@ class Conversation:
         audience: Audience,
         keeper: Keeper,
         has_worked: bool,
+        card: str = "",
+        devices: Devices | None = None,
     ) -> None:
-        """`has_worked`: the process has not begun for this stage alone."""
+        """`has_worked`: the process has not begun for this stage alone. `devices` tell what it holds of its `card`."""
         self.waits = False
         """It has ended well and waits for another stage; nothing was killed."""
 
@@ -90,7 +96,10 @@ class Conversation:
         self._audience = audience
         self._usage = Usage(0, 0.0)
         self._has_worked = has_worked
-        self._cpu_before = 0.0
+        self._before = Taken(0, 0.0)
+        self._card = card
+        self._devices = devices if card else None
+        self._gpu_at = -math.inf
         self._keeper = keeper
         self._latest: Progress | None = None
         self._told_at = -math.inf
@@ -101,7 +110,7 @@ class Conversation:
     async def until_the_end(self) -> Ending | None:
         """What it said last, None where that was nothing; then the group is dead, about to be killed, or `waits`."""
         if self._has_worked:
-            self._cpu_before = (await self._group.takes()).cpu_seconds
+            self._before = await self._group.takes()
         telling = asyncio.create_task(self._group.tell(encode(self._start)), name=f"start of {self._who}")
         listening = asyncio.create_task(self._listen(), name=f"ear of {self._who}")
         watching = asyncio.create_task(self._watch(), name=f"watch of {self._who}")
@@ -218,15 +227,40 @@ class Conversation:
             )
 
     async def _measure(self) -> int:
-        """Memory in use now, in bytes; whoever listens hears of the peak so far and of the processor time."""
-        taken, before = await self._group.takes(), self._usage
+        """Memory in use now, in bytes; whoever listens hears of the peak so far and of all else that it took."""
+        taken = await self._group.takes()
         self.resident_bytes = taken.resident_bytes
-        peak = max(before.peak_memory_bytes, taken.resident_bytes)
-        cpu = max(before.cpu_seconds, taken.cpu_seconds - self._cpu_before)
-        self._usage = Usage(peak, cpu)
-        if self._usage != Usage(0, 0.0):  # where there is no /proc nothing is known
+        self._usage = _grown(self._usage, taken, self._before, await self._on_gpu(taken.pids))
+        if self._usage.peak_memory_bytes or self._usage.cpu_seconds:  # where there is no /proc nothing is known
             self._audience.on_usage(self._usage)
         return taken.resident_bytes
+
+    async def _on_gpu(self, pids: frozenset[int]) -> int | None:
+        """Bytes that the processes hold on their card now; None where nobody says, or where it is too early to ask."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        if self._devices is None or not pids or began < self._gpu_at:
+            return None
+        held = await self._keeper.in_thread(self._devices.used_by, self._card, pids)
+        self._gpu_at = loop.time() + (loop.time() - began) / _GPU_SHARE
+        return held
+
+
+def _grown(usage: Usage, taken: Taken, before: Taken, on_gpu: int | None) -> Usage:
+    """What was taken until now; a process that has left, or been ended by force, takes nothing of that back."""
+    read, written = (None, None) if taken.disk_bytes is None else taken.disk_bytes
+    read_before, written_before = before.disk_bytes or (0, 0)
+    return Usage(
+        peak_memory_bytes=max(usage.peak_memory_bytes, taken.resident_bytes),
+        cpu_seconds=max(usage.cpu_seconds, taken.cpu_seconds - before.cpu_seconds),
+        peak_gpu_memory_bytes=_larger(usage.peak_gpu_memory_bytes, on_gpu),
+        read_bytes=_larger(usage.read_bytes, None if read is None else read - read_before),
+        written_bytes=_larger(usage.written_bytes, None if written is None else written - written_before),
+    )
+
+
+def _larger(known: int | None, now: int | None) -> int | None:
+    return max((value for value in (known, now) if value is not None), default=None)
 
 
 def settle(ending: Ending | None, group: Group[Message], who: str) -> Done:

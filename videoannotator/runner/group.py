@@ -38,6 +38,12 @@ class Taken(msgspec.Struct, frozen=True):
     cpu_seconds: float
     """Since the first process began."""
 
+    disk_bytes: tuple[int, int] | None = None
+    """Read and written since then; None where the system does not say."""
+
+    pids: frozenset[int] = frozenset()
+    """Of those that live."""
+
 
 class Keeper(Protocol):
     """What a group needs of the Runner it belongs to."""
@@ -192,7 +198,12 @@ class Group(Generic[M]):
 
 def _look(pid: int) -> tuple[tuple[leftovers.Seen, ...], Taken]:
     members = leftovers.family(pid)
-    return members, Taken(leftovers.resident_bytes(members), leftovers.cpu_seconds(pid, members))
+    return members, Taken(
+        resident_bytes=leftovers.resident_bytes(members),
+        cpu_seconds=leftovers.cpu_seconds(pid, members),
+        disk_bytes=leftovers.disk_bytes(pid, members),
+        pids=frozenset(member.pid for member in members),
+    )
 
 
 async def to_its_end(task: asyncio.Task[T]) -> T:

@@ -72,6 +72,15 @@ def cpu_seconds(pid: int, descendants: Iterable[Seen]) -> float:
     return sum(_ticks(number) for number in (pid, *living)) / os.sysconf("SC_CLK_TCK")
 
 
+def disk_bytes(pid: int, descendants: Iterable[Seen]) -> tuple[int, int] | None:
+    """
+    Bytes that these read from disks and wrote to them, counted like `cpu_seconds`; None where the system does not say.
+    """
+    living = (member.pid for member in descendants if member.pid != pid)
+    counted = [disk for number in (pid, *living) if (disk := _disk(number)) is not None]
+    return (sum(read for read, _ in counted), sum(written for _, written in counted)) if counted else None
+
+
 def sweep(mark: bytes, known: Iterable[Seen] = (), *, within_seconds: float) -> tuple[int, ...]:
     """
     Kill everything with the mark and every known process, until none is left.
@@ -158,6 +167,16 @@ def _ticks(pid: int) -> int:
     """utime, stime, cutime and cstime of /proc/PID/stat; proc_pid_stat(5)."""
     fields = _stat(pid)
     return 0 if fields is None else sum(map(int, fields[11:15]))
+
+
+def _disk(pid: int) -> tuple[int, int] | None:
+    """read_bytes and write_bytes of /proc/PID/io; proc_pid_io(5). Not every kernel counts them."""
+    try:
+        lines = Path(f"/proc/{pid}/io").read_text().splitlines()
+    except OSError:
+        return None
+    said = {name: int(value) for name, _, value in (line.partition(":") for line in lines)}
+    return said["read_bytes"], said["write_bytes"]
 
 
 def _kill_seen(member: Seen) -> None:

@@ -140,6 +140,8 @@ class Runner:
                         audience=Audience(on_progress=on_progress, on_log=on_log, on_usage=on_usage),
                         keeper=self,
                         has_worked=not is_new,
+                        card=making.card,
+                        devices=self._devices,
                     )
                     ending = await conversation.until_the_end()
                     if conversation.waits and warmth and resident.may_stay(conversation.resident_bytes, warmth):

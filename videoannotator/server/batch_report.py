@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 import msgspec
@@ -22,6 +22,13 @@ class StageLine(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     annotations: int | None = None
     cpu_seconds: float | None = None
     peak_memory_bytes: int | None = None
+    peak_gpu_memory_bytes: int | None = None
+    """Left out where it ran on the processor, or the driver does not say."""
+
+    read_bytes: int | None = None
+    """From disks; left out where the system does not say."""
+
+    written_bytes: int | None = None
     error_code: str | None = None
     error_message: str | None = None
 
@@ -46,10 +53,25 @@ class ReportLine(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """From begin to end."""
 
     attempts: int | None = None
+    cpu_seconds: float | None = None
+    """Of its stages, all together."""
+
+    peak_memory_bytes: int | None = None
+    """The most that one of its stages had."""
+
+    peak_gpu_memory_bytes: int | None = None
+    read_bytes: int | None = None
+    """By its stages from disks, all together."""
+
+    written_bytes: int | None = None
+    result_bytes: int | None = None
+    """Size of its results; left out where there are none."""
+
     stages: tuple[StageLine, ...] = ()
 
 
-def describe_line(line: BatchLine) -> ReportLine:
+def describe_line(line: BatchLine, result_sizes: Mapping[str, int]) -> ReportLine:
+    """`result_sizes`: bytes by job."""
     job, error = line.job, line.error
     told = ReportLine(
         video=line.video,
@@ -58,7 +80,7 @@ def describe_line(line: BatchLine) -> ReportLine:
         error_code=error.code if error else None,
         error_message=error.message if error else None,
     )
-    return told if job is None else _with_job(told, job)
+    return told if job is None else _with_job(told, job, result_sizes.get(job.id))
 
 
 def as_csv(lines: Iterable[ReportLine]) -> bytes:
@@ -81,8 +103,9 @@ def as_csv(lines: Iterable[ReportLine]) -> bytes:
     return b"\xef\xbb\xbf" + out.getvalue().encode()
 
 
-def _with_job(told: ReportLine, job: Job) -> ReportLine:
+def _with_job(told: ReportLine, job: Job, result_bytes: int | None) -> ReportLine:
     seconds = (job.finished_at - job.started_at).total_seconds() if job.finished_at and job.started_at else None
+    used = [stage.usage for stage in job.stages if stage.usage is not None]
     return msgspec.structs.replace(
         told,
         outcome=job.outcome,
@@ -93,6 +116,12 @@ def _with_job(told: ReportLine, job: Job) -> ReportLine:
         finished_at=job.finished_at,
         seconds=seconds,
         attempts=job.attempts,
+        cpu_seconds=round(sum(one.cpu_seconds for one in used), 2) if used else None,
+        peak_memory_bytes=max((one.peak_memory_bytes for one in used), default=None),
+        peak_gpu_memory_bytes=max(_known(one.peak_gpu_memory_bytes for one in used), default=None),
+        read_bytes=_sum(one.read_bytes for one in used),
+        written_bytes=_sum(one.written_bytes for one in used),
+        result_bytes=result_bytes,
         stages=tuple(_stage(stage) for stage in job.stages),
     )
 
@@ -107,9 +136,21 @@ def _stage(stage: Stage) -> StageLine:
         annotations=stage.annotations,
         cpu_seconds=round(stage.usage.cpu_seconds, 2) if stage.usage else None,
         peak_memory_bytes=stage.usage.peak_memory_bytes if stage.usage else None,
+        peak_gpu_memory_bytes=stage.usage.peak_gpu_memory_bytes if stage.usage else None,
+        read_bytes=stage.usage.read_bytes if stage.usage else None,
+        written_bytes=stage.usage.written_bytes if stage.usage else None,
         error_code=stage.error.code if stage.error else None,
         error_message=stage.error.message if stage.error else None,
     )
+
+
+def _known(values: Iterable[int | None]) -> list[int]:
+    return [value for value in values if value is not None]
+
+
+def _sum(values: Iterable[int | None]) -> int | None:
+    known = _known(values)
+    return sum(known) if known else None
 
 
 def _cell(value: object) -> str:

@@ -94,6 +94,10 @@ class PipelineAnswer(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
     seconds: float
     cpu_seconds: float
     peak_memory_bytes: int | None = None
+    peak_gpu_memory_bytes: int | None = None
+    read_bytes: int | None = None
+    written_bytes: int | None = None
+    result_bytes: int = 0
 
 
 class BatchAnswer(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -262,7 +266,8 @@ async def get_report(
     """Every video that was named with what became of it, as JSON; as a table with `.csv` or `Accept: text/csv`."""
     batch = await workspace.store.batch(batch_id)
     inputs, latest = await workspace.store.batch_inputs(batch_id), await workspace.store.latest_jobs(batch_id)
-    told = tuple(describe_line(line) for line in lines(inputs, latest))
+    sizes = await workspace.store.batch_result_sizes(batch_id)
+    told = tuple(describe_line(line, sizes) for line in lines(inputs, latest))
     wants_csv = request.accept.best_match(["application/json", "text/csv"]) == "text/csv"
     if wants_csv or request.scope["path"].rstrip("/").endswith(".csv"):
         headers = {"content-disposition": f'attachment; filename="{batch_id}_report.csv"'}
@@ -339,6 +344,10 @@ async def _describe(workspace: Workspace, batch: Batch) -> BatchAnswer:
                 seconds=round(one.seconds, 3),
                 cpu_seconds=round(one.cpu_seconds, 2),
                 peak_memory_bytes=one.peak_memory_bytes,
+                peak_gpu_memory_bytes=one.peak_gpu_memory_bytes,
+                read_bytes=one.read_bytes,
+                written_bytes=one.written_bytes,
+                result_bytes=one.result_bytes,
             )
             for name, one in tally.pipelines.items()
         },

@@ -107,7 +107,7 @@ class Following(msgspec.Struct, frozen=True, kw_only=True):
                 waited = now() - began
 
 
-class ResourcesTold(msgspec.Struct, frozen=True, kw_only=True):
+class ResourcesTold(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`server.resources`: what machine, server and stages use. Not kept, and so without an id."""
 
     timestamp: str
@@ -121,6 +121,8 @@ class ResourcesTold(msgspec.Struct, frozen=True, kw_only=True):
     stages_memory_bytes: int
     gpus: tuple[GpuUse, ...]
     stages: tuple[StageUse, ...]
+    server_read_bytes: int | None = None
+    server_written_bytes: int | None = None
 
 
 def resources_told(sample: Sample, job_id: str | None, batch_id: str | None) -> ResourcesTold:
@@ -136,6 +138,8 @@ def resources_told(sample: Sample, job_id: str | None, batch_id: str | None) -> 
         disk_total_bytes=sample.disk_total_bytes,
         server_cpu_cores=sample.server_cpu_cores,
         server_memory_bytes=sample.server_memory_bytes,
+        server_read_bytes=sample.server_read_bytes,
+        server_written_bytes=sample.server_written_bytes,
         stages_memory_bytes=sample.stages_memory_bytes,
         gpus=sample.gpus,
         stages=tuple(stages),

@@ -7,7 +7,7 @@ that no caller can make new series.
 import asyncio
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -133,6 +133,9 @@ def _machine(sample: Sample) -> Iterator[Metric]:
     yield _single("videoannotator_memory_used_bytes", "Memory in use on the machine.", sample.memory_used_bytes)
     yield _single("videoannotator_memory_total_bytes", "Memory of the machine.", sample.memory_total_bytes)
     yield _single("videoannotator_stages_memory_bytes", "Memory of the stages' processes.", sample.stages_memory_bytes)
+    read, written = sample.server_read_bytes, sample.server_written_bytes
+    yield from _total("videoannotator_server_read_bytes", "Bytes that the server has read from disks.", read)
+    yield from _total("videoannotator_server_written_bytes", "Bytes that the server has written to disks.", written)
     yield from _at_work(sample)
     gpus = {(str(gpu.index), gpu.name): gpu for gpu in sample.gpus}
     labels = ("gpu", "name")
@@ -146,16 +149,49 @@ def _machine(sample: Sample) -> Iterator[Metric]:
 
 def _at_work(sample: Sample) -> Iterator[Metric]:
     """By pipeline, however many stages of it run."""
-    by_pipeline: dict[tuple[str], list[StageUse]] = {}
-    for stage in sample.stages:
-        by_pipeline.setdefault((stage.pipeline,), []).append(stage)
-    label = ("pipeline",)
-    cores = {name: sum(stage.cpu_cores for stage in stages) for name, stages in by_pipeline.items()}
-    yield _labelled("videoannotator_stage_cpu_cores", "Cores that a pipeline's running stages keep busy.", label, cores)
-    memory = {name: sum(stage.memory_bytes for stage in stages) for name, stages in by_pipeline.items()}
-    yield _labelled("videoannotator_stage_memory_bytes", "Memory of a pipeline's running stages.", label, memory)
-    held = {name: sum(stage.gpu_memory_bytes for stage in stages) for name, stages in by_pipeline.items()}
-    yield _labelled("videoannotator_stage_gpu_memory_bytes", "Memory on GPUs of a pipeline's stages.", label, held)
+    for name, about, of in _OF_STAGES:
+        values: dict[tuple[str], float] = {}
+        for stage in sample.stages:
+            if (value := of(stage)) is not None:
+                values[(stage.pipeline,)] = values.get((stage.pipeline,), 0) + value
+        yield _labelled(name, about, ("pipeline",), values)
+
+
+_OF_STAGES: tuple[tuple[str, str, Callable[[StageUse], float | None]], ...] = (
+    (
+        "videoannotator_stage_cpu_cores",
+        "Cores that a pipeline's running stages keep busy.",
+        lambda stage: stage.cpu_cores,
+    ),
+    (
+        "videoannotator_stage_memory_bytes",
+        "Memory of a pipeline's running stages.",
+        lambda stage: stage.memory_bytes,
+    ),
+    (
+        "videoannotator_stage_gpu_memory_bytes",
+        "Memory on GPUs of a pipeline's running stages.",
+        lambda stage: stage.gpu_memory_bytes,
+    ),
+    (
+        "videoannotator_stage_read_bytes",
+        "Bytes that a pipeline's running stages have read from disks.",
+        lambda stage: stage.read_bytes,
+    ),
+    (
+        "videoannotator_stage_written_bytes",
+        "Bytes that a pipeline's running stages have written to disks.",
+        lambda stage: stage.written_bytes,
+    ),
+)
+
+
+def _total(name: str, about: str, value: float | None) -> Iterator[Metric]:
+    """Nothing where it is not known."""
+    if value is not None:
+        family = CounterMetricFamily(name, about)
+        family.add_metric((), value)
+        yield family
 
 
 def _labelled(name: str, about: str, labels: tuple[str, ...], values: Mapping[Any, float]) -> GaugeMetricFamily:

@@ -449,6 +449,9 @@ class Store(Protocol):
     async def latest_jobs(self, batch_id: str) -> dict[str, Job]:
         """The latest retry of each of its jobs, by the id of the first."""
 
+    async def batch_result_sizes(self, batch_id: str) -> dict[str, int]:
+        """Bytes of the files of each of its jobs that has some, by the job's id."""
+
     async def cancel_batch(self, batch_id: str) -> None:
         """What waits, is pending or runs is cancelled or being cancelled. Raises NotFound (BATCH_NOT_FOUND)."""
 

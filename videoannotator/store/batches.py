@@ -136,6 +136,13 @@ async def latest_jobs(database: Database, batch_id: str) -> dict[str, Job]:
     return {_first(job.id, earlier): job for job in jobs}
 
 
+async def result_sizes(database: Database, batch_id: str) -> dict[str, int]:
+    """Bytes of the files of each of its jobs, by job; those without are left out."""
+    sql = """SELECT jobs.id, sum(a.size) FROM jobs JOIN artifacts AS a ON a.job = jobs.seq
+        WHERE jobs.batch_id = ? GROUP BY jobs.seq"""
+    return dict(await database.read(sql, (batch_id,)))
+
+
 async def has_finished_of_size(database: Database, size_bytes: int) -> bool:
     """Cameras write files of one size by the thousand: this says no more than that reading one may be worth it."""
     sql = """SELECT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_by_size
@@ -184,7 +191,8 @@ FROM jobs WHERE {_LATEST} GROUP BY status"""  # noqa: S608
 
 _STAGES_TALLY = f"""
 SELECT s.pipeline, s.status, count(*), sum(coalesce(s.seconds, 0)), sum(coalesce(s.cpu_seconds, 0)),
-    max(s.peak_memory_bytes)
+    max(s.peak_memory_bytes), max(s.peak_gpu_memory_bytes), sum(s.read_bytes), sum(s.written_bytes),
+    sum((SELECT sum(size) FROM artifacts AS a WHERE a.job = s.job AND a.pipeline = s.pipeline))
 FROM jobs JOIN stages AS s ON s.job = jobs.seq WHERE {_LATEST} GROUP BY s.pipeline, s.status ORDER BY s.pipeline"""  # noqa: S608
 
 _FAILURES = f"""
@@ -211,13 +219,20 @@ def _pipelines(rows: Sequence[Sequence[Any]]) -> dict[str, PipelineTally]:
 
 
 def _pipeline(rows: Sequence[Sequence[Any]]) -> PipelineTally:
-    peaks = [row[5] for row in rows if row[5] is not None]
     return PipelineTally(
         counts={StageStatus(row[1]): row[2] for row in rows},
         seconds=sum(row[3] for row in rows),
         cpu_seconds=sum(row[4] for row in rows),
-        peak_memory_bytes=max(peaks) if peaks else None,
+        peak_memory_bytes=max(_known(rows, 5), default=None),
+        peak_gpu_memory_bytes=max(_known(rows, 6), default=None),
+        read_bytes=sum(_known(rows, 7)) if _known(rows, 7) else None,
+        written_bytes=sum(_known(rows, 8)) if _known(rows, 8) else None,
+        result_bytes=sum(_known(rows, 9)),
     )
+
+
+def _known(rows: Sequence[Sequence[Any]], column: int) -> list[int]:
+    return [row[column] for row in rows if row[column] is not None]
 
 
 def _first(job_id: str, earlier: dict[str, str]) -> str:

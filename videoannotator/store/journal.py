@@ -7,6 +7,8 @@ import sqlite3
 from functools import lru_cache
 from typing import Any
 
+import msgspec
+
 from videoannotator.jobs import Claim, Job, Stage
 from videoannotator.store.rows import as_json, milliseconds, moment
 
@@ -63,8 +65,7 @@ def _of_stage(stage: Stage) -> dict[str, Any]:
         "progress": round(stage.progress, 4),
         "rate": stage.rate,
         "eta_seconds": stage.eta_seconds,
-        "peak_memory_bytes": stage.usage.peak_memory_bytes if stage.usage else None,
-        "cpu_seconds": stage.usage.cpu_seconds if stage.usage else None,
+        **(msgspec.structs.asdict(stage.usage) if stage.usage else {}),
         "attempts": None if stage.retry_at is None else stage.attempts,
         "retry_at": None if stage.retry_at is None else iso(milliseconds(stage.retry_at)),
     }

@@ -31,7 +31,8 @@ COLUMNS = """seq, id, status, video, video_path, owns_video, config, tags, prior
         'finished_at', finished_at, 'seconds', seconds, 'annotations', annotations, 'error_code', error_code,
         'error_message', error_message, 'provenance', json(provenance), 'failures', failures, 'retry_at', retry_at,
         'last_error', json(last_error), 'eased', json(eased), 'cached', json(iif(cached, 'true', 'false')),
-        'peak_memory_bytes', peak_memory_bytes, 'cpu_seconds', cpu_seconds
+        'peak_memory_bytes', peak_memory_bytes, 'cpu_seconds', cpu_seconds,
+        'peak_gpu_memory_bytes', peak_gpu_memory_bytes, 'read_bytes', read_bytes, 'written_bytes', written_bytes
     )) FROM stages WHERE job = jobs.seq),
     (SELECT json_object('video_url', video_url, 'fetched', json(iif(fetched, 'true', 'false')),
         'output_directory', output_directory, 'db_location', db_location
@@ -93,6 +94,9 @@ class _StageRow(msgspec.Struct, frozen=True):
     provenance: Provenance | None
     peak_memory_bytes: int | None
     cpu_seconds: float | None
+    peak_gpu_memory_bytes: int | None
+    read_bytes: int | None
+    written_bytes: int | None
     failures: int
     retry_at: int | None
     last_error: StageError | None
@@ -247,7 +251,13 @@ def _stage_from(row: _StageRow) -> Stage:
 def _usage(row: _StageRow) -> Usage | None:
     if row.peak_memory_bytes is None or row.cpu_seconds is None:
         return None
-    return Usage(row.peak_memory_bytes, row.cpu_seconds)
+    return Usage(
+        peak_memory_bytes=row.peak_memory_bytes,
+        cpu_seconds=row.cpu_seconds,
+        peak_gpu_memory_bytes=row.peak_gpu_memory_bytes,
+        read_bytes=row.read_bytes,
+        written_bytes=row.written_bytes,
+    )
 
 
 def _error(code: str | None, message: str | None) -> StageError | None:

@@ -454,6 +454,9 @@ class SqliteStore(Store):
     async def latest_jobs(self, batch_id: str) -> dict[str, Job]:
         return await batches.latest_jobs(self._database, batch_id)
 
+    async def batch_result_sizes(self, batch_id: str) -> dict[str, int]:
+        return await batches.result_sizes(self._database, batch_id)
+
     async def cancel_batch(self, batch_id: str) -> None:
         await self._database.write(batches.cancel_waiting, batch_id)
         while await self._database.write(batches.cancel_slice, batch_id, now=self._now()):

@@ -4,6 +4,8 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from videoannotator.errors import Conflict, NotFound
 from videoannotator.jobs import (
     Artifact,
@@ -22,14 +24,16 @@ from videoannotator.store import forecasts, journal
 from videoannotator.store.claims import STAGE_HELD, held, of
 from videoannotator.store.rows import as_json, moment, read_job
 
-_USAGE = """peak_memory_bytes = coalesce(:peak_memory_bytes, peak_memory_bytes),
-    cpu_seconds = coalesce(:cpu_seconds, cpu_seconds)"""
+_USED = Usage.__struct_fields__
+_USAGE = ", ".join(f"{name} = coalesce(:{name}, {name})" for name in _USED)
+_UNUSED = ", ".join(f"{name} = NULL" for name in _USED)
+_USED_BEFORE = ", ".join(f"{name} = old.{name}" for name in _USED)
 
 
 def start(connection: sqlite3.Connection, claim: Claim, pipeline: str, *, now: int) -> int:
     """Which attempt it is. Attempts only grow, so that no two ever write into the same folder."""
-    change = """status = 'running', attempts = attempts + 1, started_at = :now, progress = 0, rate = NULL,
-        eta_seconds = NULL, retry_at = NULL, peak_memory_bytes = NULL, cpu_seconds = NULL"""
+    change = f"""status = 'running', attempts = attempts + 1, started_at = :now, progress = 0, rate = NULL,
+        eta_seconds = NULL, retry_at = NULL, {_UNUSED}"""
     stage = _change(connection, claim, pipeline, change, "AND status IN ('pending', 'running')", now=now)
     if stage is None:
         raise _already_ended(connection, claim, pipeline)
@@ -159,13 +163,13 @@ def carry_over(connection: sqlite3.Connection, finished: str, job_id: str, pipel
         _carry_over(connection, {"old": finished, "new": job_id, "pipeline": pipeline})
 
 
-_CARRY_STAGE = """
+_CARRY_STAGE = f"""
 UPDATE stages SET status = 'completed', progress = 1, started_at = old.started_at, finished_at = old.finished_at,
     seconds = old.seconds, annotations = old.annotations, provenance = old.provenance, eased = old.eased, cached = 1,
-    peak_memory_bytes = old.peak_memory_bytes, cpu_seconds = old.cpu_seconds
+    {_USED_BEFORE}
 FROM (SELECT * FROM stages WHERE job = (SELECT seq FROM jobs WHERE id = :old) AND pipeline = :pipeline) AS old
 WHERE stages.job = (SELECT seq FROM jobs WHERE id = :new AND status = 'pending')
-    AND stages.pipeline = :pipeline AND stages.status = 'pending' AND old.status = 'completed'"""
+    AND stages.pipeline = :pipeline AND stages.status = 'pending' AND old.status = 'completed'"""  # noqa: S608
 
 _CARRY_ARTIFACTS = """
 INSERT INTO artifacts (job, name, pipeline, role, media_type, size, sha256, in_zip)
@@ -192,8 +196,7 @@ def _carry_over(connection: sqlite3.Connection, values: dict[str, str]) -> None:
 
 def _used(usage: Usage | None) -> dict[str, Any]:
     """Where nothing is known, what a report said before stays."""
-    peak, cpu = (None, None) if usage is None else (usage.peak_memory_bytes, usage.cpu_seconds)
-    return {"peak_memory_bytes": peak, "cpu_seconds": cpu}
+    return dict.fromkeys(_USED) if usage is None else msgspec.structs.asdict(usage)
 
 
 def _change(
