@@ -60,7 +60,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
-    given.video = given.video and given.video.absolute()
+    given.video = given.video and given.video.resolve()
     if given.what == "stages" and given.video is None:
         parser.error("stages needs a video, of ten seconds at least")
     return given
