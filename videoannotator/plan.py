@@ -15,7 +15,7 @@ from videoannotator.environments import DEFAULT
 from videoannotator.jobs import NewStage, Video
 from videoannotator.models.shelf import State
 from videoannotator.pipelines.catalogue import Catalogue
-from videoannotator.pipelines.declaration import Declaration, Model
+from videoannotator.pipelines.declaration import Declaration
 from videoannotator.settings import Settings
 
 ENVIRONMENT_MB = 7200
@@ -56,6 +56,9 @@ class PlannedStage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     fix: str = ""
     skipped: str = ""
     """Why the video gives it nothing to do."""
+
+    empty: str = ""
+    """Why it runs and finds nothing."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,13 +119,14 @@ def _stage(
     has_gpu: bool,
 ) -> PlannedStage:
     engine, lack = declaration.engine(values), catalogue.supplies.lack(declaration, values)
+    empty = "" if stage.skip_because or not declaration.lacks_its_track(video) else _empty(video, declaration)
     gpu_bytes = declaration.gpu_memory_bytes(values)
     return PlannedStage(
         pipeline=declaration.name,
         engine=engine.name,
         environment=engine.environment,
         device="gpu" if has_gpu and gpu_bytes is not None else "cpu",
-        seconds=round(estimated_seconds(video, declaration, values), 1),
+        seconds=1.0 if empty else round(estimated_seconds(video, declaration, values), 1),
         memory_mb=declaration.memory_mb(values),
         gpu_memory_mb=None if gpu_bytes is None else round(gpu_bytes / 1e6),
         models=tuple(_model(catalogue, name) for name in engine.models_for(values)),
@@ -134,11 +138,12 @@ def _stage(
         lacks=lack.message if lack else "",
         fix=lack.fix if lack else "",
         skipped=stage.skip_because.message if stage.skip_because else "",
+        empty=empty,
     )
 
 
-def _inside(declaration: Declaration, engine: str) -> tuple[Model, ...]:
-    return tuple(model for model in declaration.models if not model.engines or engine in model.engines)
+def _empty(video: Video, declaration: Declaration) -> str:
+    return f"{video.filename} has no {'sound track' if declaration.needs == 'audio' else 'picture'}."
 
 
 def estimated_seconds(video: Video, declaration: Declaration, values: Mapping[str, Any]) -> float:

@@ -204,6 +204,21 @@ async def test_files_of_strangers_cannot_run_as_pages_of_this_server(done: tuple
         assert "sandbox" in headers["content-security-policy"]
 
 
+async def test_what_a_stage_has_to_say_of_its_result_stands_in_the_job_and_in_its_log(
+    done: tuple[Served, str], clips: Clips
+) -> None:
+    """That a video has no sound is no error, and whoever reads no manifest must see it all the same."""
+    server, _ = done
+
+    job = await server.finished(clips.path("no_sound.mp4"), "voice_activity")
+    lines = (await server.http.get(f"/api/v1/jobs/{job['id']}/logs")).json()["lines"]
+
+    note = "no_sound.mp4 has no sound track: nothing was listened to."
+    assert (job["status"], job["outcome"], job["error_message"]) == ("completed", "full", None)
+    assert [stage["warnings"] for stage in job["stages"]] == [[note]]
+    assert [line["message"] for line in lines if line["level"] == "warning"] == [note]
+
+
 async def test_logs_come_as_lines_and_as_text(done: tuple[Served, str]) -> None:
     """What the stages said, and what their processes printed."""
     server, job_id = done

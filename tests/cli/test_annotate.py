@@ -16,6 +16,7 @@ import pytest
 from tests.declared import declare
 from tests.stages import is_alive
 from videoannotator.cli.run import CACHE
+from videoannotator.formats.table import read_table
 
 COMMAND = [sys.executable, "-m", "videoannotator", "annotate"]
 QUICK = {"face_analysis.csv", "face_analysis.json", "scene_detection.csv", "scene_detection.json", "manifest.json"}
@@ -157,22 +158,30 @@ def test_a_broken_video_fails_with_the_number_of_lost_frames(name, clips, tmp_pa
     assert [] == everything_below(tmp_path)
 
 
-def test_a_video_without_sound_gives_the_rest_and_says_what_is_missing(clips, tmp_path):
-    """Partial is not full: exit code 1, one clear line."""
+def test_a_video_without_sound_ends_well_with_nobody_heard_and_a_note(clips, tmp_path):
+    """One silent film in a hundred is no failure: empty files that are valid, one clear line, exit code 0."""
     done = annotate(clips.path("no_sound.mp4"), "--pipelines", "scene_detection,voice_activity", cwd=tmp_path)
 
-    assert 1 == done.returncode
-    assert "[PARTIAL]" in done.stdout
-    assert "has no sound track" in done.stdout
-    assert (tmp_path / "annotations" / "no_sound" / "scene_detection.json").exists()
+    results = tmp_path / "annotations" / "no_sound"
+    note = "no_sound.mp4 has no sound track: nothing was listened to."
+    assert 0 == done.returncode
+    assert f"[WARNING] voice_activity: {note}" in done.stdout.splitlines()
+    assert "[OK]" in done.stdout
+    assert "0 stretches of voice" in done.stdout
+    assert [] == read_table(results / "voice_activity.csv")
+    stages = json.loads((results / "manifest.json").read_text())["provenance"]["stages"]
+    assert [note] == next(stage for stage in stages if stage["pipeline"] == "voice_activity")["warnings"]
 
 
-def test_a_sound_file_can_be_searched_for_voice_and_not_for_scenes(clips, tmp_path):
-    """A recorder's file is legal input for what needs only sound."""
+def test_a_sound_file_gives_its_voices_and_says_what_is_missing(clips, tmp_path):
+    """A recorder's file is legal input for what needs only sound. Partial is not full: exit code 1."""
     refused = annotate(clips.path("sound.wav"), "--pipelines", "scene_detection", cwd=tmp_path)
-    done = annotate(clips.path("sound.wav"), "--pipelines", "voice_activity", cwd=tmp_path)
+    done = annotate(clips.path("sound.wav"), "--pipelines", "scene_detection,voice_activity", cwd=tmp_path)
 
-    assert (1, 0) == (refused.returncode, done.returncode)
+    assert (1, 1) == (refused.returncode, done.returncode)
+    assert "[PARTIAL]" in done.stdout
+    assert "has no picture" in done.stdout
+    assert (tmp_path / "annotations" / "sound" / "voice_activity.csv").exists()
     assert "has no picture" in refused.stdout
 
 

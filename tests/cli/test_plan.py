@@ -123,10 +123,15 @@ def test_a_plan_with_its_model_here_can_run(clips: Clips, tmp_path: Path) -> Non
 
 
 def test_a_plan_says_which_stages_the_video_gives_nothing_to(clips: Clips, tmp_path: Path) -> None:
-    """A film without sound."""
-    made = plan_of(clips.path("no_sound.mp4"), "quick", tmp_path)
+    """A film without sound, and a sound without a film: nobody is heard in the one, nothing looked at in the other."""
+    silent = plan_of(clips.path("no_sound.mp4"), "quick", tmp_path)
+    blind = plan_of(clips.path("sound.wav"), "quick", tmp_path)
 
-    assert {stage.pipeline for stage in made.stages if stage.skipped} == {"voice_activity"}
+    assert {stage.pipeline: stage.empty for stage in silent.stages if stage.empty or stage.skipped} == {
+        "voice_activity": "no_sound.mp4 has no sound track."
+    }
+    assert {stage.pipeline for stage in blind.stages if stage.skipped} == {"scene_detection", "face_analysis"}
+    assert silent.can_run
 
 
 def test_a_plan_on_a_terminal_reads_well(clips: Clips, tmp_path: Path) -> None:

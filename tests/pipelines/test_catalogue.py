@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.declared import declare
 from videoannotator.errors import InvalidConfig, NotFound, Refused
 from videoannotator.jobs import Video
 from videoannotator.pipelines.catalogue import Catalogue
@@ -17,6 +18,7 @@ from videoannotator.presets import builtin_presets
 
 CATALOGUE = Catalogue.load()
 SILENT = Video(filename="a.mp4", size_bytes=1, container="mp4", duration_seconds=1.0, video_codec="h264")
+BLIND = Video(filename="a.wav", size_bytes=1, container="wav", duration_seconds=1.0, audio_codec="pcm_s16le")
 
 
 def problems_of(config: dict[str, Any], selected: tuple[str, ...] | None = None) -> dict[str, str]:
@@ -157,18 +159,35 @@ def test_the_check_takes_no_time() -> None:
 
 
 def test_a_pipeline_without_its_track_is_skipped_beside_others() -> None:
-    """A silent video still has scenes."""
-    stages = {s.pipeline: s.skip_because for s in CATALOGUE.plan(SILENT, ["scene_detection", "voice_activity"], {})}
+    """A recorder's file still has voices."""
+    stages = {s.pipeline: s.skip_because for s in CATALOGUE.plan(BLIND, ["scene_detection", "voice_activity"], {})}
 
-    assert stages["scene_detection"] is None
-    assert stages["voice_activity"] is not None
-    assert stages["voice_activity"].code == "NO_AUDIO"
+    assert stages["voice_activity"] is None
+    assert stages["scene_detection"] is not None
+    assert stages["scene_detection"].code == "NO_VIDEO"
 
 
-def test_a_video_that_has_nothing_for_any_pipeline_is_refused() -> None:
+def test_a_file_that_has_nothing_for_any_pipeline_is_refused() -> None:
     """A job that does nothing must not be queued."""
-    with pytest.raises(InvalidConfig, match="no sound track"):
-        CATALOGUE.plan(SILENT, ["voice_activity"], {})
+    with pytest.raises(InvalidConfig, match="no picture"):
+        CATALOGUE.plan(BLIND, ["scene_detection"], {})
+
+
+@pytest.mark.parametrize("name", [name for name in CATALOGUE.names if CATALOGUE.get(name).needs == "audio"])
+def test_whatever_listens_takes_a_silent_video(name: str) -> None:
+    """A batch with one silent film in it ends well: nobody is found there, and a note says why."""
+    assert CATALOGUE.stage(SILENT, name, CATALOGUE.get(name).defaults).skip_because is None
+
+
+def test_a_pipeline_of_your_own_may_be_skipped_where_there_is_no_sound(tmp_path: Path) -> None:
+    """One that cannot say anything of silence need not be asked."""
+    declared = declare(tmp_path, "behaves") / "behaves.yaml"
+    declared.write_text(declared.read_text().replace("needs: video", "needs: audio"))
+
+    skipped = Catalogue.load((tmp_path,)).stage(SILENT, "behaves", {}).skip_because
+
+    assert skipped is not None
+    assert (skipped.code, "no sound track" in skipped.message) == ("NO_AUDIO", True)
 
 
 def test_no_selection_is_refused() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.clips import ffmpeg
+from tests.clips import Clips, ffmpeg
 from tests.tiny_models import ENVIRONMENTS, shelf_of
 from videoannotator.environments import Environments
 from videoannotator.formats.captions import read_webvtt
@@ -160,6 +160,23 @@ def test_silence_gives_no_words_and_no_turns(models: Path, tmp_path: Path) -> No
 
     assert ending["outcome"] == "full", ending
     assert read_webvtt(folder / "speech_recognition.vtt") == ()
+
+
+def test_a_video_without_sound_ends_well_in_all_that_listens(clips: Clips, models: Path, tmp_path: Path) -> None:
+    """Both of this environment and the one that is not, in one job: empty files, a note each."""
+    ending, folder = annotate(
+        clips.path("no_sound.mp4"), tmp_path, models,
+        "--pipelines", "speech_recognition,speaker_diarization,voice_activity",
+        *setting("speech_recognition", "engine=whisperx", *CREDULOUS),
+    )  # fmt: skip
+
+    assert (ending["status"], ending["outcome"]) == ("completed", "full"), ending
+    assert [(stage["annotations"], *stage["warnings"]) for stage in ending["stages"]] == [
+        (0, "no_sound.mp4 has no sound track: nothing was listened to.")
+    ] * 3
+    assert read_webvtt(folder / "speech_recognition.vtt") == ()
+    assert read_table(folder / "speaker_words.csv") == []
+    assert not (folder / "speaker_diarization.rttm").exists()
 
 
 def test_the_environment_passes_its_own_check() -> None:

@@ -55,6 +55,16 @@ def test_speech_is_found_where_it_is(clips: Clips, tmp_path: Path) -> None:
     assert len(read_table(ran.folder / "voice_activity.csv")) == len(turns) == ran.result.annotations
 
 
+def test_a_video_without_sound_is_completed_with_nothing_and_a_note(clips: Clips, tmp_path: Path) -> None:
+    """Valid empty files; the UEM says that nothing was listened to, which is not the same as that nobody spoke."""
+    ran = run("voice_activity", clips.path("no_sound.mp4"), tmp_path / "out")
+
+    assert (ran.result.annotations, ran.result.ledger.closes) == (0, True)
+    assert ran.result.warnings == ("no_sound.mp4 has no sound track: nothing was listened to.",)
+    assert (read_uem(ran.folder / "voice_activity.uem"), read_table(ran.folder / "voice_activity.csv")) == ((), [])
+    assert ran.report.progressed[-1] == ran.duration_seconds
+
+
 def test_quiet_speech_is_found_too(clips: Clips, tmp_path: Path) -> None:
     """The camera stands at the other end of the room."""
     clip = tmp_path / "quiet.mkv"

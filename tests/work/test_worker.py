@@ -290,18 +290,18 @@ async def test_deleting_a_running_job_ends_it_first_and_it_does_not_come_back(se
     assert clip.exists()
 
 
-async def test_a_video_without_sound_skips_what_needs_sound_and_says_so(settings, clips):
-    """The scenes of a silent clip are worth having; a silent empty result would be a lie."""
-    silent = clips.path("no_sound.mp4")
+async def test_a_file_without_a_picture_skips_what_looks_and_says_so(settings, clips):
+    """The voices of a recorder's file are worth having; no scenes at all would be a lie."""
+    heard = clips.path("sound.wav")
     async with Workspace.open(settings) as workspace:
-        job = await until_final(workspace, (await submit(workspace, silent, "behaves", "voice_activity")).id)
+        job = await until_final(workspace, (await submit(workspace, heard, "behaves", "voice_activity")).id)
         with pytest.raises(InvalidConfig) as refusal:
-            await submit(workspace, silent, "voice_activity")
+            await submit(workspace, heard, "behaves")
 
-    assert ("partial", "NO_AUDIO") == (job.outcome, {s.pipeline: s for s in job.stages}["voice_activity"].error.code)
+    assert ("partial", "NO_VIDEO") == (job.outcome, {s.pipeline: s for s in job.stages}["behaves"].error.code)
     assert job.error is not None
-    assert "no sound track" in job.error.message
-    assert "NO_AUDIO" == refusal.value.code
+    assert "no picture" in job.error.message
+    assert "NO_VIDEO" == refusal.value.code
 
 
 async def test_everything_wrong_with_a_request_is_said_at_once_and_nothing_is_queued(settings, clip):

@@ -77,6 +77,8 @@ def _show_stage(stage: Any) -> None:
     gpu = "" if stage.gpu_memory_mb is None else f", GPU memory {stage.gpu_memory_mb} MB where there is a GPU"
     where = f"{stage.engine}, environment {stage.environment}, {stage.device.upper()}"
     _say(f"{stage.pipeline:<20} {where}: about {_time(stage.seconds)}, memory {stage.memory_mb} MB{gpu}")
+    if stage.empty:
+        _say(f"{'':<20} finds nothing: {stage.empty} Its files will be empty.")
     for model in stage.models:
         use = {True: "commercial use allowed", False: "NOT for commercial use", None: "commercial use unclear"}
         gated = "; gated" if model.gated else ""

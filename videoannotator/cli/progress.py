@@ -24,6 +24,9 @@ class StageEnding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """It was done before; `seconds` are those of then."""
 
     message: str = ""
+    warnings: tuple[str, ...] = ()
+    """What a stage that ended well has to say of its result; on the terminal they stand in the log's lines."""
+
     log_tail: tuple[str, ...] = ()
 
 
@@ -66,6 +69,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
                     seconds=stage.seconds,
                     cached=stage.cached,
                     message=stage.error.message if stage.error else "",
+                    warnings=stage.provenance.warnings if stage.provenance else (),
                     log_tail=log_tails.get(stage.pipeline, ()),
                 )
                 for stage in job.stages

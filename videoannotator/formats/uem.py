@@ -16,7 +16,8 @@ Stretch = tuple[float, float]
 
 
 def write_uem(file: Path, stretches: Iterable[Stretch], *, uri: str) -> None:
-    lines = (f"{word(uri)} 1 {onset:.3f} {end:.3f}\n" for onset, end in stretches)
+    """A stretch without length is none; a file without a line says that nothing was listened to."""
+    lines = (f"{word(uri)} 1 {onset:.3f} {end:.3f}\n" for onset, end in stretches if end > onset)
     file.write_text("".join(lines), encoding="utf-8", newline="\n")
 
 

@@ -258,15 +258,11 @@ def _code(file: Path) -> str:
 
 
 def _lacks(pipeline: Declaration, video: Video) -> StageError | None:
-    if pipeline.without_it == "empty":
+    if pipeline.without_it == "empty" or not pipeline.lacks_its_track(video):
         return None
-    if pipeline.needs == "audio" and not video.has_audio:
-        what = f"{video.filename} has no sound track, which {pipeline.name} needs."
-        return StageError("NO_AUDIO", f"{what} Leave {pipeline.name} out for such files.")
-    if pipeline.needs == "video" and not video.has_video:
-        what = f"{video.filename} has no picture, which {pipeline.name} needs."
-        return StageError("NO_VIDEO", f"{what} Leave {pipeline.name} out for such files.")
-    return None
+    code, track = ("NO_AUDIO", "sound track") if pipeline.needs == "audio" else ("NO_VIDEO", "picture")
+    what = f"{video.filename} has no {track}, which {pipeline.name} needs."
+    return StageError(code, f"{what} Leave {pipeline.name} out for such files.")
 
 
 def _check_one(pipeline: Declaration, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[FieldProblem]]:

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from videoannotator.jobs import Video
+
 Scalar = bool | int | float | str
 
 
@@ -197,6 +199,10 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     def memory_mb(self, values: Mapping[str, Any]) -> int:
         """Of a stage, roughly."""
         return self.engine(values).memory_mb or self.resources.memory_mb
+
+    def lacks_its_track(self, video: Video) -> bool:
+        """Whether the file has no sound, or no picture, where this needs it."""
+        return not (video.has_audio if self.needs == "audio" else video.has_video)
 
     def engine(self, values: Mapping[str, Any]) -> Engine:
         """The engine that these parameters choose; the first declared where they choose none."""

@@ -18,9 +18,10 @@ from videoannotator.formats.rttm import write_rttm
 from videoannotator.formats.table import write_turn_table
 from videoannotator.formats.uem import write_uem
 from videoannotator.formats.words import read_words, write_word_table
-from videoannotator.jobs import Interval, Ledger, Output
+from videoannotator.jobs import Interval, Output
 from videoannotator.media.sound import sound
 from videoannotator.pipelines.contract import Result, Stage
+from videoannotator.pipelines.listening import check, nothing_heard
 from videoannotator.pipelines.who_said import with_speakers
 
 MODEL = "pyannote-community-1"
@@ -43,9 +44,9 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
 def run(stage: Stage) -> Result:
     parameters = stage.parameters(Parameters)
     if not stage.video.has_audio:
-        return _without_sound(stage, parameters)
+        return nothing_heard(stage, parameters.engine, _write(stage, (), None))
     track = sound(stage.video_path, stage.video)
-    _check(track.ledger, stage)
+    check(track.ledger, stage)
     start, length = track.start_seconds, len(track.samples) / RATE
     stage.report.progress(0.0)
     device = _device(parameters.device)
@@ -110,19 +111,10 @@ def _device(asked: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _check(ledger: Ledger, stage: Stage) -> None:
-    if ledger.lost_share <= stage.max_lost_frames:
-        return
-    raise StageFailed(
-        f"{ledger.lost_share:.0%} of the sound of {stage.video.filename} is missing or damaged.",
-        hint="Copy the file again, or raise max_lost_frames.",
-        code="TOO_MUCH_SOUND_LOST",
-    )
-
-
-def _write(stage: Stage, turns: Sequence[Turn], heard: tuple[float, float]) -> tuple[Output, ...]:
+def _write(stage: Stage, turns: Sequence[Turn], heard: tuple[float, float] | None) -> tuple[Output, ...]:
+    """`heard` is the stretch that was listened to; an RTTM without a turn is none, and is left out."""
     folder, uri = stage.output_folder, Path(stage.video.filename).stem
-    write_uem(folder / "speaker_diarization.uem", [heard] if heard[1] > heard[0] else [], uri=uri)
+    write_uem(folder / "speaker_diarization.uem", [heard] if heard else [], uri=uri)
     write_turn_table(folder / "speakers.csv", turns)
     outputs = [
         Output("speaker_diarization.uem", "audio_regions", "text/plain", in_zip=False),
@@ -138,15 +130,3 @@ def _write(stage: Stage, turns: Sequence[Turn], heard: tuple[float, float]) -> t
         outputs.append(Output("speaker_words.csv", "table", "text/csv"))
         outputs.append(Output("speakers.vtt", "captions", "text/vtt", in_zip=False))
     return tuple(outputs)
-
-
-def _without_sound(stage: Stage, parameters: Parameters) -> Result:
-    stage.report.progress(stage.video.duration_seconds)
-    return Result(
-        annotations=0,
-        outputs=_write(stage, (), (0.0, 0.0)),
-        engine=parameters.engine,
-        libraries=(),
-        ledger=Ledger(expected=0, decoded=0, failed=0, processed=0, skipped=0),
-        warnings=(f"{stage.video.filename} has no sound track: nothing was listened to.",),
-    )

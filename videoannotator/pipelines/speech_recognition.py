@@ -12,12 +12,12 @@ from typing import Any
 import msgspec
 
 from videoannotator.annotations import LeftOut, Utterance, Word
-from videoannotator.errors import StageFailed
 from videoannotator.formats.captions import write_srt, write_text, write_webvtt
 from videoannotator.formats.words import Transcript, write_word_table, write_words
-from videoannotator.jobs import Interval, Ledger, ModelUsed, Output
+from videoannotator.jobs import Interval, ModelUsed, Output
 from videoannotator.media.sound import Recording, recorded
 from videoannotator.pipelines.contract import Result, Stage
+from videoannotator.pipelines.listening import check, nothing_heard
 
 RATE = 16_000
 
@@ -71,9 +71,9 @@ Engine = Callable[[Stage, Parameters, Recording], Hearing]
 def run(stage: Stage) -> Result:
     parameters = stage.parameters(Parameters)
     if not stage.video.has_audio:
-        return _without_sound(stage, parameters)
+        return nothing_heard(stage, parameters.engine, write(stage, Transcript()))
     with recorded(stage.video_path, stage.video) as recording:
-        _check(recording.ledger, stage)
+        check(recording.ledger, stage)
         hearing = _engine(parameters.engine)(_from(stage, recording), parameters, recording)
         shift, ledger = recording.start_seconds, recording.ledger
     utterances, left_out = believed(hearing, parameters)
@@ -136,18 +136,6 @@ def write(stage: Stage, transcript: Transcript) -> tuple[Output, ...]:
     )
 
 
-def _without_sound(stage: Stage, parameters: Parameters) -> Result:
-    stage.report.progress(stage.video.duration_seconds)
-    return Result(
-        annotations=0,
-        outputs=write(stage, Transcript()),
-        engine=parameters.engine,
-        libraries=(),
-        ledger=Ledger(expected=0, decoded=0, failed=0, processed=0, skipped=0),
-        warnings=(f"{stage.video.filename} has no sound track: nothing was listened to.",),
-    )
-
-
 def _engine(name: str) -> Engine:
     if name == "whisperx":
         from videoannotator.pipelines import speech_whisperx
@@ -178,16 +166,6 @@ class _Shifted:
 
     def log(self, level: Any, message: str) -> None:
         self._report.log(level, message)
-
-
-def _check(ledger: Ledger, stage: Stage) -> None:
-    if ledger.lost_share <= stage.max_lost_frames:
-        return
-    raise StageFailed(
-        f"{ledger.lost_share:.0%} of the sound of {stage.video.filename} is missing or damaged.",
-        hint="Copy the file again, or raise max_lost_frames.",
-        code="TOO_MUCH_SOUND_LOST",
-    )
 
 
 def _doubt(one: Heard, voice: Sequence[tuple[float, float]], parameters: Parameters) -> str:

@@ -7,14 +7,14 @@ from typing import Any
 import msgspec
 
 from videoannotator.annotations import Turn
-from videoannotator.errors import StageFailed
 from videoannotator.formats.rttm import write_rttm
 from videoannotator.formats.table import write_turn_table
 from videoannotator.formats.uem import write_uem
-from videoannotator.jobs import Interval, Ledger, Output
+from videoannotator.jobs import Interval, Output
 from videoannotator.media.sound import Recording, recorded
 from videoannotator.pipelines import silero
 from videoannotator.pipelines.contract import Result, Stage
+from videoannotator.pipelines.listening import check, nothing_heard
 from videoannotator.pipelines.silero import BLOCK_WINDOWS, RATE, WINDOW, Judged, Rule, turns_from
 
 PEAK = 0.9
@@ -49,8 +49,10 @@ def prepare() -> None:
 
 def run(stage: Stage) -> Result:
     parameters = stage.parameters(Parameters)
+    if not stage.video.has_audio:
+        return nothing_heard(stage, parameters.engine, _write(stage, (), None))
     with recorded(stage.video_path, stage.video) as recording:
-        _check(recording.ledger, stage)
+        check(recording.ledger, stage)
         network = silero.Network(stage.threads)
         probabilities = _probabilities(stage, network, recording, parameters)
         start, length, ledger = recording.start_seconds, recording.length, recording.ledger
@@ -84,20 +86,10 @@ def _probabilities(stage: Stage, network: silero.Network, recording: Recording, 
     return probabilities
 
 
-def _check(ledger: Ledger, stage: Stage) -> None:
-    if ledger.lost_share <= stage.max_lost_frames:
-        return
-    raise StageFailed(
-        f"{ledger.lost_share:.0%} of the sound of {stage.video.filename} is missing or damaged.",
-        hint="Copy the file again, or raise max_lost_frames.",
-        code="TOO_MUCH_SOUND_LOST",
-    )
-
-
-def _write(stage: Stage, turns: Sequence[Turn], heard: tuple[float, float]) -> tuple[Output, ...]:
-    """An RTTM without a turn is none: it is left out."""
+def _write(stage: Stage, turns: Sequence[Turn], heard: tuple[float, float] | None) -> tuple[Output, ...]:
+    """`heard` is the stretch that was listened to; an RTTM without a turn is none, and is left out."""
     folder, uri = stage.output_folder, Path(stage.video.filename).stem
-    write_uem(folder / "voice_activity.uem", [heard], uri=uri)
+    write_uem(folder / "voice_activity.uem", [heard] if heard else [], uri=uri)
     write_turn_table(folder / "voice_activity.csv", turns)
     outputs = (
         Output("voice_activity.uem", "audio_regions", "text/plain", in_zip=False),

@@ -43,6 +43,8 @@ class StageAnswer(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True)
 
     device: str | None = None
     engine: str | None = None
+    warnings: tuple[str, ...] = ()
+    """What it has to say of its result: that the video has no sound, say. They stand in the job's log too."""
 
 
 class CallbackAnswer(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -151,6 +153,7 @@ def _stage(stage: Stage) -> StageAnswer:
         error=stage.error,
         device=made.device if made else None,
         engine=made.engine if made else None,
+        warnings=made.warnings if made else (),
     )
 
 

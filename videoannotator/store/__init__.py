@@ -174,8 +174,8 @@ class Store(Protocol):
 
     async def finish_stage(self, claim: Claim, pipeline: str, result: StageResult) -> None:
         """
-        The stage is completed and its artifacts and intervals are known, in one transaction. A cached result needs no
-        `start_stage` before it. Raises LeaseLost.
+        The stage is completed, its artifacts and intervals are known and its warnings stand in the job's log, in one
+        transaction. A cached result needs no `start_stage` before it. Raises LeaseLost.
         """
 
     async def fail_stage(

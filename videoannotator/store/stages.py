@@ -24,6 +24,9 @@ from videoannotator.store import forecasts, journal
 from videoannotator.store.claims import STAGE_HELD, held, of
 from videoannotator.store.rows import as_json, moment, read_job
 
+MOST_WARNINGS, LONGEST_WARNING = 20, 2000
+"""Of a stage, in the job's log; the manifest has all of them in full."""
+
 _USED = Usage.__struct_fields__
 _USAGE = ", ".join(f"{name} = coalesce(:{name}, {name})" for name in _USED)
 _UNUSED = ", ".join(f"{name} = NULL" for name in _USED)
@@ -66,6 +69,8 @@ def finish(connection: sqlite3.Connection, claim: Claim, pipeline: str, result: 
         forecasts.note(connection, claim.job, pipeline, result.seconds)
     _add_artifacts(connection, claim.job.id, pipeline, result.artifacts)
     _add_intervals(connection, claim.job.id, pipeline, result.intervals)
+    for warning in result.provenance.warnings[:MOST_WARNINGS]:
+        journal.job_log(connection, claim, now, pipeline=pipeline, level="warning", message=warning[:LONGEST_WARNING])
 
 
 def fail(
