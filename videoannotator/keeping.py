@@ -16,7 +16,7 @@ class OldJob(msgspec.Struct, frozen=True):
 
 class ErasedFile(msgspec.Struct, frozen=True):
     kind: str
-    """video, result, log, original, or lost: put aside, of a database that is not there any more."""
+    """video, result, log, upload, original, or lost: put aside, of a database that is not there any more."""
 
     size: int
     sha256: str
@@ -41,8 +41,14 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     originals_left: int = 0
     """Videos outside of the storage directory that were annotated in place and are still there."""
 
+    lost_unattributed: int = 0
+    """Folders in `lost/` that are still there and of which nobody can tell whether they belong to it: look there."""
+
     database_copies: int = 0
     """Copies of the database from before an upgrade, removed because they hold the same rows."""
+
+    databases_left: int = 0
+    """Other databases in the storage directory, a damaged one moved aside say, which may hold the same rows."""
 
     finished: bool = False
     """False where the erasure was interrupted: ask for it again."""

@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 
 from tests.sample_jobs import new_job
-from videoannotator.artifacts import MANIFEST, Artifacts, sha256
-from videoannotator.errors import NotFound
+from videoannotator.artifacts import Artifacts
 from videoannotator.store.sqlite import SqliteStore
 from videoannotator.upkeep.orphans import Orphans, mark
-from videoannotator.upkeep.removal import Erasure, remove_job
+from videoannotator.upkeep.removal import remove_job
 
 KINDS = ("videos", "results", "logs")
 
@@ -93,22 +92,3 @@ async def test_a_removed_job_leaves_no_mark(tmp_path: Path, artifacts: Artifacts
 
     assert set() == artifacts.job_ids()
     assert [] == list(artifacts.marks.iterdir())
-
-
-async def test_erasing_a_video_finds_it_among_what_was_put_aside(tmp_path: Path, artifacts: Artifacts) -> None:
-    """A promise to a participant holds for files that no database knows, too: by their bytes, or by the manifest."""
-    for job_id in ("job_copy", "job_in_place", "job_other"):
-        leave(tmp_path, job_id)
-    digest = sha256(tmp_path / "videos" / "job_copy" / "file")
-    (tmp_path / "results" / "job_in_place" / MANIFEST).write_text(f'{{"sha256": "{digest}"}}')
-
-    async with SqliteStore.open(tmp_path) as store:
-        await settle(store, artifacts)
-        erasure = Erasure(store, artifacts, tmp_path)
-        receipt = await erasure.of_video(digest, originals=False)
-        with pytest.raises(NotFound):
-            await erasure.of_video(digest, originals=False)
-
-    assert ["job_other"] == [folder.name for folder in artifacts.lost.iterdir()]
-    assert {"lost"} == {file.kind for file in receipt.files}
-    assert 7 == len(receipt.files)

@@ -22,7 +22,8 @@ from videoannotator.jobs import JobStatus
 from videoannotator.store import keeping
 from videoannotator.store.sqlite import SqliteStore
 from videoannotator.store.trouble import DATABASE
-from videoannotator.upkeep.removal import Erasure, Upkeep
+from videoannotator.upkeep.erasure import Erasure
+from videoannotator.upkeep.removal import Upkeep
 
 DAY = 86_400
 

@@ -81,7 +81,7 @@ def erase_all(given: argparse.Namespace) -> int:
     else:
         receipt = asyncio.run(_erase(settings.storage_dir, order))
     _tell(receipt)
-    return 0 if receipt["finished"] and receipt["database_clean"] else 1
+    return 0 if _is_complete(receipt) else 1
 
 
 def _order(given: argparse.Namespace) -> dict[str, Any]:
@@ -126,7 +126,7 @@ async def _erase(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
 
     from videoannotator.artifacts import Artifacts
     from videoannotator.store.sqlite import SqliteStore
-    from videoannotator.upkeep.removal import Erasure
+    from videoannotator.upkeep.erasure import Erasure
 
     async with SqliteStore.open(folder) as store:
         await store.take_back(max_attempts=sys.maxsize)  # what a crash left running is nobody's
@@ -139,11 +139,25 @@ async def _erase(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
     return told
 
 
+def _is_complete(receipt: dict[str, Any]) -> bool:
+    """Nothing is left that it could be among, as far as this program can know."""
+    left = receipt["lost_unattributed"] + receipt["databases_left"]
+    return bool(receipt["finished"] and receipt["database_clean"] and not left)
+
+
 def _tell(receipt: dict[str, Any]) -> None:
+    from videoannotator.upkeep.erasure import unattributed
+
     size = sum(file["size"] for file in receipt["files"])
     _say(f"[OK] erased {receipt['jobs']} jobs and {len(receipt['files'])} files, {size / 2**20:.1f} MiB")
     if not receipt["database_clean"]:
         _say("[WARNING] the database still holds traces of them; run it again when nothing else works on it")
+    if receipt["lost_unattributed"]:
+        _say(f"[WARNING] {unattributed(receipt['lost_unattributed'])}")
+    if receipt["databases_left"]:
+        number = receipt["databases_left"]
+        what = "another database lies" if number == 1 else f"{number} other databases lie"
+        _say(f"[WARNING] {what} in the storage directory and may hold the same rows: remove what you do not need")
     if receipt["originals_left"]:
         _say(f"[NOTE] {receipt['originals_left']} original files outside of the storage are still there (--originals)")
     _say(f"Receipt: receipts/{receipt['id']}.json in the storage directory. Backups of yours are not touched.")

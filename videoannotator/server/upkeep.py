@@ -11,7 +11,8 @@ from litestar.params import JSONBody
 from videoannotator.errors import FieldProblem, InvalidConfig
 from videoannotator.keeping import OldJob, Receipt
 from videoannotator.server.auth import ADMIN
-from videoannotator.upkeep.removal import Erasure, Upkeep
+from videoannotator.upkeep.erasure import Erasure
+from videoannotator.upkeep.removal import Upkeep
 from videoannotator.workspace import Workspace
 
 

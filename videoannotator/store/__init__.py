@@ -6,7 +6,7 @@ neither is. A status never leaves a final state. Writes that carry a `Claim` are
 away gets LeaseLost, and nothing it wrote afterwards exists.
 """
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -388,8 +388,11 @@ class Store(Protocol):
 
     async def jobs_with_tag(self, tag: str) -> tuple[str, ...]: ...
 
-    async def jobs_of_unknown_content(self) -> tuple[tuple[str, Path], ...]:
-        """Jobs whose video nobody has read to its end yet, and where it is."""
+    def jobs_of_unknown_content(self) -> AsyncIterator[tuple[str, Path]]:
+        """Jobs whose video nobody has read to its end yet, and where it is; fetched slice by slice."""
+
+    def tags_in_copies(self, job_ids: Iterable[str]) -> Mapping[str, frozenset[str]]:
+        """The tags of these jobs, as far as copies of the database from before an upgrade know them. Blocks."""
 
     async def add_finished(self, job: NewJob, results: Mapping[str, StageResult]) -> Job:
         """A job that was done elsewhere, completed; `results` has one for each of its stages."""
@@ -402,6 +405,9 @@ class Store(Protocol):
         How many batches were submitted with this tag: they lose it with their name, and the names of videos that no
         job was made of.
         """
+
+    async def forget_scanned(self, videos: Sequence[Path]) -> None:
+        """Scans of datasets name these no more."""
 
     async def put_receipt(self, receipt: Receipt) -> None:
         """A later one with the same id takes its place."""

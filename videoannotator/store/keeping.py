@@ -4,7 +4,8 @@ that were deleted. Those that write are functions on the writer's connection; th
 """
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 
 import msgspec
@@ -20,6 +21,8 @@ ERASED = "(erased)"
 """What stands in a batch's report in place of the name of an erased video."""
 
 _receipt = msgspec.json.Decoder(Receipt)
+_names = msgspec.json.Decoder(list[str])
+_PAGE = 1000
 _BLOCK = 4 * 1024**2
 
 
@@ -40,10 +43,27 @@ async def jobs_with_tag(database: Database, tag: str) -> tuple[str, ...]:
     return tuple(job_id for (job_id,) in await database.read(sql, (tag,)))
 
 
-async def jobs_of_unknown_content(database: Database) -> tuple[tuple[str, Path], ...]:
-    """Jobs whose video nobody has read to its end yet, and where it is."""
-    sql = "SELECT id, video_path FROM jobs WHERE json_extract(video, '$.sha256') IS NULL ORDER BY seq"
-    return tuple((job_id, Path(path)) for job_id, path in await database.read(sql))
+async def jobs_of_unknown_content(database: Database) -> AsyncIterator[tuple[str, Path]]:
+    """Each slice is a look-up in `jobs_by_content`, so that a million of them hold up nobody."""
+    sql = """SELECT seq, id, video_path FROM jobs INDEXED BY jobs_by_content
+        WHERE json_extract(video, '$.sha256') IS NULL AND seq > ? ORDER BY seq LIMIT ?"""
+    after = 0
+    while rows := await database.read(sql, (after, _PAGE)):
+        for _, job_id, path in rows:
+            yield job_id, Path(path)
+        after = rows[-1][0]
+
+
+def tags_in_copies(folder: Path, job_ids: Iterable[str]) -> dict[str, frozenset[str]]:
+    """A copy that cannot be read knows nothing."""
+    wanted, found = tuple(job_ids), dict[str, frozenset[str]]()
+    for copy in sorted(folder.glob("videoannotator.version-*.sqlite")):
+        with suppress(sqlite3.Error), closing(sqlite3.connect(f"{copy.as_uri()}?mode=ro&immutable=1", uri=True)) as old:
+            for job_id in wanted:
+                rows = old.execute("SELECT tags FROM jobs WHERE id = ?", (job_id,)).fetchall()
+                if rows:
+                    found[job_id] = frozenset(_names.decode(rows[0][0]))
+    return found
 
 
 async def receipts(database: Database) -> tuple[Receipt, ...]:
@@ -82,6 +102,12 @@ def forget_tag(connection: sqlite3.Connection, tag: str) -> int:
             SELECT json_group_array(value) FROM json_each(plan, '$.tags') WHERE value <> ?)) WHERE id = ?"""  # noqa: S608
         connection.execute(change, (tag, batch_id))
     return len(batches)
+
+
+def forget_scanned(connection: sqlite3.Connection, videos: Sequence[Path]) -> None:
+    sql = """DELETE FROM dataset_videos WHERE EXISTS (
+        SELECT 1 FROM datasets WHERE id = dataset_id AND rtrim(base_path, '/') || '/' || path = ?)"""
+    connection.executemany(sql, [(str(video),) for video in videos])
 
 
 def remove_old_batches(connection: sqlite3.Connection, before: int, limit: int) -> int:

@@ -6,7 +6,7 @@ The store in one SQLite file. This is the table of contents: each verb is one fu
 
 import sqlite3
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
@@ -492,8 +492,11 @@ class SqliteStore(Store):
     async def jobs_with_tag(self, tag: str) -> tuple[str, ...]:
         return await keeping.jobs_with_tag(self._database, tag)
 
-    async def jobs_of_unknown_content(self) -> tuple[tuple[str, Path], ...]:
-        return await keeping.jobs_of_unknown_content(self._database)
+    def jobs_of_unknown_content(self) -> AsyncIterator[tuple[str, Path]]:
+        return keeping.jobs_of_unknown_content(self._database)
+
+    def tags_in_copies(self, job_ids: Iterable[str]) -> Mapping[str, frozenset[str]]:
+        return keeping.tags_in_copies(self._database.folder, job_ids)
 
     async def add_finished(self, job: NewJob, results: Mapping[str, StageResult]) -> Job:
         return await self._database.write(keeping.add_finished, job, results, now=self._now())
@@ -503,6 +506,9 @@ class SqliteStore(Store):
 
     async def forget_tag(self, tag: str) -> int:
         return await self._database.write(keeping.forget_tag, tag)
+
+    async def forget_scanned(self, videos: Sequence[Path]) -> None:
+        await self._database.write(keeping.forget_scanned, videos)
 
     async def put_receipt(self, receipt: Receipt) -> None:
         await self._database.write(keeping.put_receipt, receipt)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from videoannotator.artifacts import MANIFEST, Artifacts, sha256
+from videoannotator.artifacts import Artifacts
 from videoannotator.errors import NotFound
 from videoannotator.logs import get_logger
 from videoannotator.store import Store
@@ -96,19 +96,6 @@ def mark(artifacts: Artifacts, job_id: str) -> None:
 def unmark(artifacts: Artifacts, job_id: str) -> None:
     """They agree again."""
     (artifacts.marks / job_id).unlink(missing_ok=True)
-
-
-def lost_with(artifacts: Artifacts, digest: str) -> list[Path]:
-    """Folders in `lost/` of jobs on a video with this SHA-256: a copy of it lies there, or their manifest names it."""
-    folders = sorted(artifacts.lost.iterdir()) if artifacts.lost.is_dir() else []
-    return [folder for folder in folders if _is_of(folder, digest)]
-
-
-def _is_of(folder: Path, digest: str) -> bool:
-    manifest = folder / "results" / MANIFEST
-    if manifest.is_file() and digest.encode() in manifest.read_bytes():
-        return True
-    return any(sha256(video) == digest for video in (folder / "videos").rglob("*") if video.is_file())
 
 
 def _made(folder: Path) -> Path:
