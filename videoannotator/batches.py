@@ -36,7 +36,7 @@ class PipelineTally(msgspec.Struct, frozen=True, kw_only=True):
 
     counts: dict[StageStatus, int]
     seconds: float
-    """How long its processes ran, all together."""
+    """How long its processes ran, all together; what was served from the cache took none of them."""
 
     cpu_seconds: float
     peak_memory_bytes: int | None = None

@@ -39,9 +39,12 @@ def batch(url: str, *more: str | Path, cwd: Path) -> "subprocess.CompletedProces
 
 
 def test_a_directory_that_the_server_does_not_see_is_sent_to_it(start: Any, videos: Path, tmp_path: Path) -> None:
-    """The report names files and not uploads; the results come back in folders; a broken file is exit code 1."""
+    """
+    The report names files and not uploads; the results come back in folders; a broken file is exit code 1; and where
+    that is asked nothing is remembered.
+    """
     url = start().ready()
-    arguments = ("--pipelines", "behaves", "--report", "out.csv", "--output", "results")
+    arguments = ("--pipelines", "behaves", "--report", "out.csv", "--output", "results", "--no-cache")
 
     done = batch(url, videos, *arguments, cwd=tmp_path)
 
@@ -51,6 +54,7 @@ def test_a_directory_that_the_server_does_not_see_is_sent_to_it(start: Any, vide
         row["video"]: row["state"] for row in rows
     }
     assert "[REJECTED] broken.mp4" in done.stdout
+    assert not list((tmp_path / "storage" / "cache").rglob("entry.json"))
     assert "[ERROR] videos: 2 completed, 1 rejected" in done.stdout
     assert {"out.json", "manifest.json"} == set(os.listdir(tmp_path / "results" / "day2" / "b"))
 

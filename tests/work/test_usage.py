@@ -144,10 +144,30 @@ async def test_a_database_from_before_gpu_and_disk_were_counted_still_tells_what
     assert (tmp_path / "videoannotator.version-5.sqlite").exists()
 
 
-async def complete(store: SqliteStore, usage: Usage) -> None:
+async def test_what_the_cache_served_took_no_time_in_its_batch(tmp_path: Path) -> None:
+    """A second night of the same study would count the first night's hours again; a retry's kept stages did run."""
+    async with SqliteStore.open(tmp_path) as store:
+        (job,) = await store.add(new_job(("scene_detection",)), batch_name="pilot")
+        await store.add(new_job(("scene_detection",), batch_id=job.batch_id))
+        await complete(store, Usage(2**20, 1.0))
+        await complete(store, None, cached=True)
+
+        latest = await store.latest_jobs(job.batch_id)
+        tally = (await store.batch_tally(job.batch_id)).pipelines["scene_detection"]
+        (metrics,) = (await store.tally()).stages
+
+    lines_of = [describe_line(line, {}) for line in lines((), latest)]
+    rows = list(csv.DictReader(io.StringIO(as_csv(lines_of).decode("utf-8-sig"))))
+    assert (1.5, 1.5, 1.0) == (tally.seconds, metrics.seconds, tally.cpu_seconds)
+    assert [("false", "1.5"), ("true", "1.5")] == [
+        (row["scene_detection.cached"], row["scene_detection.seconds"]) for row in rows
+    ]
+
+
+async def complete(store: SqliteStore, usage: Usage | None, *, cached: bool = False) -> None:
     claim = await store.claim("tester")
     assert claim is not None
     await store.start_stage(claim, "scene_detection")
-    done = msgspec.structs.replace(result("scene_detection"), usage=usage)
+    done = msgspec.structs.replace(result("scene_detection"), usage=usage, cached=cached)
     await store.finish_stage(claim, "scene_detection", done)
     await store.finish(claim)

@@ -34,6 +34,9 @@ def add_to(commands: Any) -> None:
         "--recursive", action=argparse.BooleanOptionalAction, default=True, help="also in folders below (default)"
     )
     parser.add_argument("--skip-done", action="store_true", help="leave out what went through the same stages before")
+    parser.add_argument(
+        "--no-cache", action="store_true", help="compute everything, also what was done before; and remember nothing"
+    )
     parser.add_argument("--preset", help="a named choice of pipelines; see `videoannotator presets`")
     parser.add_argument("--pipelines", default="", help="pipelines separated by commas; see `videoannotator pipelines`")
     parser.add_argument(
@@ -97,6 +100,7 @@ def _order(given: argparse.Namespace, settings: Any) -> dict[str, Any]:
         "tags": given.tag,
         "priority": given.priority,
         "skip_done": given.skip_done,
+        "cache": not given.no_cache,
     }
     return order | ({"preset": given.preset} if given.preset else {})
 

@@ -18,6 +18,8 @@ class StageLine(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     status: StageStatus
     attempts: int
     cached: bool
+    """Taken from earlier, equal work, whose `seconds` and `annotations` these are."""
+
     seconds: float | None = None
     annotations: int | None = None
     cpu_seconds: float | None = None
@@ -93,7 +95,7 @@ def as_csv(lines: Iterable[ReportLine]) -> bytes:
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\r\n")
     fields = [name for name in ReportLine.__struct_fields__ if name != "stages"]
-    columns = [name for name in StageLine.__struct_fields__ if name not in ("pipeline", "cached")]
+    columns = [name for name in StageLine.__struct_fields__ if name != "pipeline"]
     table.writerow([*fields, *(f"{pipeline}.{column}" for pipeline in pipelines for column in columns)])
     for line in lines:
         stages = {stage.pipeline: stage for stage in line.stages}
@@ -131,7 +133,7 @@ def _stage(stage: Stage) -> StageLine:
         pipeline=stage.pipeline,
         status=stage.status,
         attempts=stage.attempts,
-        cached=stage.status is StageStatus.COMPLETED and stage.attempts == 0,
+        cached=stage.cached,
         seconds=stage.seconds,
         annotations=stage.annotations,
         cpu_seconds=round(stage.usage.cpu_seconds, 2) if stage.usage else None,
@@ -158,5 +160,7 @@ def _cell(value: object) -> str:
         return ""
     if isinstance(value, datetime):
         return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if isinstance(value, bool):
+        return str(value).lower()
     text = str(value)
     return f"'{text}" if isinstance(value, str) and text.startswith(_FORMULA) else text

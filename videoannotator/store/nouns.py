@@ -24,7 +24,8 @@ SELECT id, name, created_at, (
     FROM (SELECT status, count(*) AS number FROM jobs WHERE batch_id = batches.id GROUP BY status)
 ), plan, paused_at FROM batches"""
 
-STAGE_TALLY = "SELECT pipeline, status, count(*), total(seconds) FROM stages GROUP BY pipeline, status"
+STAGE_TALLY = """SELECT pipeline, status, count(*), total(iif(cached, 0, seconds)) FROM stages
+    GROUP BY pipeline, status"""
 OLDEST_PENDING = "SELECT min(created_at) FROM jobs WHERE status = 'pending'"
 
 _preset = msgspec.json.Decoder(Preset)
