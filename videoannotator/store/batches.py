@@ -192,7 +192,8 @@ FROM jobs WHERE {_LATEST} GROUP BY status"""  # noqa: S608
 # What the cache served says how long it took long ago, and used nothing now; what a retry took over did run.
 _STAGES_TALLY = f"""
 SELECT s.pipeline, s.status, count(*), total(iif(s.cached AND s.cpu_seconds IS NULL, 0, s.seconds)),
-    total(s.cpu_seconds), max(s.peak_memory_bytes), max(s.peak_gpu_memory_bytes), sum(s.read_bytes), sum(s.written_bytes),
+    total(s.cpu_seconds), max(s.peak_memory_bytes), max(s.peak_gpu_memory_bytes),
+    sum(s.read_bytes), sum(s.written_bytes),
     sum((SELECT sum(size) FROM artifacts AS a WHERE a.job = s.job AND a.pipeline = s.pipeline))
 FROM jobs JOIN stages AS s ON s.job = jobs.seq WHERE {_LATEST} GROUP BY s.pipeline, s.status ORDER BY s.pipeline"""  # noqa: S608
 
