@@ -88,8 +88,12 @@ async def test_a_tag_takes_with_it_what_has_the_bytes_of_its_videos(storage: Pat
     assert (1, 1) == (receipt.jobs, receipt.lost_unattributed)
 
 
-async def test_a_copy_of_the_older_database_tells_the_tags_also_when_it_is_gone(storage: Path) -> None:
-    """An erasure removes the copies, and the next participant has the same right."""
+async def test_a_copy_of_the_older_database_tells_the_tags_also_when_it_is_gone(
+    storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An erasure removes the copies, and the next participant has the same right. Also with `--storage-dir storage`."""
+    monkeypatch.chdir(storage.parent)
+    storage = Path(storage.name)
     async with SqliteStore.open(storage) as store:
         await store.add(
             job(MIA, "p17", id="job_mia_copy"),

@@ -74,7 +74,10 @@ def test_gpu_and_disk_of_a_stage_come_from_the_driver_and_the_system_into_metric
 
         def finished() -> bool:
             metrics.append(client.get("/metrics").text)
-            return bool(client.get(batch).json()["state"] == "finished")
+            now = client.get(batch).json()
+            if now["pipelines"]["takes_a_card"].get("peak_gpu_memory_bytes") == 3 * GIB:
+                (tmp_path / "ledger.go").touch()
+            return bool(now["state"] == "finished")
 
         wait_for(finished)
         report = client.get(f"{batch}/report").json()

@@ -3,6 +3,7 @@
 import asyncio
 import math
 import signal
+import time
 from collections.abc import Callable
 
 import msgspec
@@ -30,7 +31,7 @@ MOST_LOG_LINES = 1000
 LONGEST_LOG_LINE = 2000
 
 _GPU_SHARE = 0.01
-"""Of the time, at most, that goes by with asking a driver who holds how much."""
+"""Of a core, at most, that is spent on asking a driver who holds how much."""
 
 _LEAVE_SECONDS = 1.0
 """A stage that has said all has this long to leave before it is killed."""
@@ -237,13 +238,19 @@ class Conversation:
 
     async def _on_gpu(self, pids: frozenset[int]) -> int | None:
         """Bytes that the processes hold on their card now; None where nobody says, or where it is too early to ask."""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        if self._devices is None or not pids or began < self._gpu_at:
+        now = asyncio.get_running_loop().time()
+        if self._devices is None or not pids or now < self._gpu_at:
             return None
-        held = await self._keeper.in_thread(self._devices.used_by, self._card, pids)
-        self._gpu_at = loop.time() + (loop.time() - began) / _GPU_SHARE
+        held, cost = await self._keeper.in_thread(_ask, self._devices, self._card, pids)
+        self._gpu_at = now + cost / _GPU_SHARE
         return held
+
+
+def _ask(devices: Devices, card: str, pids: frozenset[int]) -> tuple[int | None, float]:
+    """What they hold, and the seconds of processor time that it took to ask."""
+    began = time.thread_time()
+    held = devices.used_by(card, pids)
+    return held, time.thread_time() - began
 
 
 def _grown(usage: Usage, taken: Taken, before: Taken, on_gpu: int | None) -> Usage:

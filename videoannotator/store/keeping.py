@@ -58,7 +58,10 @@ def tags_in_copies(folder: Path, job_ids: Iterable[str]) -> dict[str, frozenset[
     """A copy that cannot be read knows nothing."""
     wanted, found = tuple(job_ids), dict[str, frozenset[str]]()
     for copy in sorted(folder.glob("videoannotator.version-*.sqlite")):
-        with suppress(sqlite3.Error), closing(sqlite3.connect(f"{copy.as_uri()}?mode=ro&immutable=1", uri=True)) as old:
+        with (
+            suppress(sqlite3.Error),
+            closing(sqlite3.connect(f"{copy.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as old,
+        ):
             for job_id in wanted:
                 rows = old.execute("SELECT tags FROM jobs WHERE id = ?", (job_id,)).fetchall()
                 if rows:
