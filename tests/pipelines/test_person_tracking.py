@@ -26,10 +26,12 @@ VIDEO = Video(
 SAMPLES = tuple(Sample(n, n / 10, n * 100) for n in range(20))
 
 
-def person(sample: Sample, *, ears: float = 20.0, shoulders: float = 50.0, sure: float = 0.9) -> Person:
-    """Upright, seen from the front, the head at (320, 100), the shoulders 40 pixels below."""
+def person(
+    sample: Sample, *, ears: float = 20.0, shoulders: float = 50.0, sure: float = 0.9, nose: float = 0.0
+) -> Person:
+    """Upright, seen from the front, the head at (320, 100), the shoulders 40 pixels below, the nose so far beside."""
     across = {"left_ear": ears / 2, "right_ear": -ears / 2, "left_shoulder": shoulders / 2,
-              "right_shoulder": -shoulders / 2}  # fmt: skip
+              "right_shoulder": -shoulders / 2, "nose": nose}  # fmt: skip
     keypoints = tuple(
         Keypoint(320 + across.get(name, 0.0), 100.0 if n < 5 else 140.0 + 20 * ((n - 5) // 2), sure)
         for n, name in enumerate(KEYPOINTS)
@@ -54,7 +56,7 @@ def written(folder: Path, *persons: Person) -> Path:
 
 @pytest.fixture(scope="session")
 def people_of_sample(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    return run("person_tracking", sample, tmp_path_factory.mktemp("people") / "out", {"rate": 5.0})
+    return run("person_tracking", sample, tmp_path_factory.mktemp("people") / "out")
 
 
 # -- what it finds
@@ -65,17 +67,20 @@ def test_the_most_prominent_person_of_the_sample_is_followed(people_of_sample: R
     people, samples = read_persons(people_of_sample.folder / "person_tracking.json")
 
     frames = [p.sample.frame_number for p in people]
-    assert len(samples) > 45
+    assert len(samples) > 90
     assert len(frames) > len(samples) / 2
     assert len(frames) == len(set(frames))
 
 
-def test_the_parent_is_an_adult_and_the_baby_a_child(people_of_sample: Ran) -> None:
-    """The parent sits on the right, the baby on the left: no label is on the wrong side."""
+def test_the_parent_is_an_adult_and_of_the_babys_turned_head_nothing_is_said(people_of_sample: Ran) -> None:
+    """
+    The parent sits on the right. The baby on the left looks to the side all the time: it was called an adult, with a
+    confidence of 0.66 here and of 0.87 in a mirror.
+    """
     rows = json.loads((people_of_sample.folder / "person_tracking.json").read_text())["annotations"]
 
     sides = {(r["person_label"], r["bbox"][0] + r["bbox"][2] / 2 > 360) for r in rows if r["person_label"] != "unknown"}
-    assert sides == {("adult", True), ("child", False)}
+    assert sides == {("adult", True)}
 
 
 def test_no_person_is_found_where_there_is_none(clips: Clips, tmp_path: Path) -> None:
@@ -117,9 +122,12 @@ def test_a_few_turned_heads_do_not_change_the_label() -> None:
     [person(s) for s in SAMPLES[: LEAST_FRAMES - 1]],
     [person(s, sure=0.3) for s in SAMPLES],
     [person(s, shoulders=12.0) for s in SAMPLES],
-], ids=["few frames", "not seen", "from the side"])  # fmt: skip
+    [person(s, ears=15.0, nose=9.0) for s in SAMPLES],
+    [person(s, ears=15.0, nose=-9.0) for s in SAMPLES],
+    [person(s, ears=0.0) for s in SAMPLES],
+], ids=["few frames", "not seen", "from the side", "looks to the left", "looks to the right", "one ear"])  # fmt: skip
 def test_what_is_not_seen_well_gets_no_label(persons: list[Person]) -> None:
-    """A label that is guessed is worse than none."""
+    """A label that is guessed is worse than none: a turned head is as narrow as an adult's beside its shoulders."""
     assert builds(persons, 0.5)[1] == Build("unknown", 0.0)
 
 

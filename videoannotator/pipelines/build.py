@@ -3,9 +3,9 @@ Adult or child, by the proportions of a body.
 
 A head grows little after birth and shoulders grow much: the breadth of the head is about two fifths of that of the
 shoulders in adults and about two thirds in a one-year-old (Snyder et al. 1977, Anthropometry of Infants, Children, and
-Youths to Age 18, UM-HSRI-77-17). Both are seen from the same side and turn together, so their relation needs no depth:
-the distance between the ears over that between the shoulders. In one frame a turned head spoils it, over a track the
-median of the frames in which all four are seen does not.
+Youths to Age 18, UM-HSRI-77-17): the distance between the ears over that between the shoulders, in the frames that
+show both from the front, the median of a track. A head turns without its shoulders, and for seconds: then the ears come
+together and the largest head is an adult's. Such frames say nothing.
 
 The border was placed between these two figures and not fitted to labelled video: a label is a first sorting, to be
 looked at.
@@ -32,6 +32,13 @@ LEAST_FRAMES = 5
 LEAST_TURNED = 0.8
 """Of the breadth of the shoulders to their distance from the nose: less is a body seen from the side."""
 
+MOST_TURNED = 0.35
+"""
+Of the nose's distance from the middle of the ears, along the line through them, to the distance of the ears: more is a
+turned head. The nose lies about three quarters of a head's breadth before that line, so this is some 25 degrees, at
+which the ears have come together by a tenth.
+"""
+
 _NOSE = 0
 _EARS = (3, 4)
 _SHOULDERS = (5, 6)
@@ -57,7 +64,7 @@ def _build(ratios: Sequence[float]) -> Build:
 
 
 def _head_to_shoulders(keypoints: Sequence[Keypoint], min_score: float) -> float | None:
-    """None where one of them is not seen, or the body is seen from the side."""
+    """None where one of them is not seen, or the head or the body is seen from the side."""
     if any(keypoints[number].score < min_score for number in (_NOSE, *_EARS, *_SHOULDERS)):
         return None
     left, right = (keypoints[number] for number in _SHOULDERS)
@@ -67,7 +74,18 @@ def _head_to_shoulders(keypoints: Sequence[Keypoint], min_score: float) -> float
     )
     if breadth == 0 or breadth < below_the_nose * LEAST_TURNED:
         return None
-    return _distance(*(keypoints[number] for number in _EARS)) / breadth
+    head = _distance(*(keypoints[number] for number in _EARS))
+    return head / breadth if _beside_the_middle(keypoints) <= head * MOST_TURNED else None
+
+
+def _beside_the_middle(keypoints: Sequence[Keypoint]) -> float:
+    """How far the nose is from the middle of the ears, along the line through them (pixels)."""
+    nose, (left, right) = keypoints[_NOSE], (keypoints[number] for number in _EARS)
+    head = _distance(left, right)
+    if head == 0:
+        return math.inf
+    along = (nose.x - (left.x + right.x) / 2) * (left.x - right.x) + (nose.y - (left.y + right.y) / 2) * (left.y - right.y)
+    return abs(along) / head
 
 
 def _distance(a: Keypoint, b: Keypoint) -> float:
