@@ -84,8 +84,8 @@ def _beside_the_middle(keypoints: Sequence[Keypoint]) -> float:
     head = _distance(left, right)
     if head == 0:
         return math.inf
-    along = (nose.x - (left.x + right.x) / 2) * (left.x - right.x) + (nose.y - (left.y + right.y) / 2) * (left.y - right.y)
-    return abs(along) / head
+    x, y = nose.x - (left.x + right.x) / 2, nose.y - (left.y + right.y) / 2
+    return abs(x * (left.x - right.x) + y * (left.y - right.y)) / head
 
 
 def _distance(a: Keypoint, b: Keypoint) -> float:
