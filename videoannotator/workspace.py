@@ -18,7 +18,7 @@ from videoannotator.errands.courier import Courier
 from videoannotator.errands.desk import Desk
 from videoannotator.errands.fetch import Fetcher, filename_of
 from videoannotator.errands.possible import require_possible
-from videoannotator.errors import Conflict, NotFound, StorageTrouble
+from videoannotator.errors import Conflict, NotFound, StorageTrouble, VideoAnnotatorError
 from videoannotator.jobs import Errands, Idempotency, Job, NewJob, NewStage, Preset, Video, new_id
 from videoannotator.logs import get_logger
 from videoannotator.machine.devices import Devices, Nvml
@@ -38,6 +38,7 @@ from videoannotator.upkeep.orphans import Orphans, mark, unmark
 from videoannotator.upkeep.removal import Upkeep, remove_job
 from videoannotator.uploads import Uploads
 from videoannotator.work.cache import Cache
+from videoannotator.work.stage_run import makings
 from videoannotator.work.worker import Worker
 
 log = get_logger(__name__)
@@ -102,14 +103,20 @@ class Workspace:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, settings: Settings, *, cache: Cache | None = None, devices: Devices | None = None
+        cls,
+        settings: Settings,
+        *,
+        cache: Cache | None = None,
+        devices: Devices | None = None,
+        soon: Selection | None = None,
     ) -> AsyncIterator[Self]:
         """
         Lock the directory, bring the database up to date, mend what a crash left, and begin to work. Without `cache` it
         is the directory's own, unless the settings turn it off.
 
         When the block ends no stage process is left, and what was running is pending again. The GPUs are those that
-        NVIDIA's driver knows, unless `devices` are given.
+        NVIDIA's driver knows, unless `devices` are given. The processes for what will be asked for `soon`, where that
+        is known, start while all else is being opened.
 
         Raises:
             StorageTrouble: the directory is in use, full, not writable, damaged, or of a newer program.
@@ -131,6 +138,8 @@ class Workspace:
                 devices = stack.enter_context(closing(Nvml()))
             runner = await stack.enter_async_context(Runner.open(storage_id(folder), devices))
             prober = await stack.enter_async_context(Probers.open(runner))
+            if soon is not None:
+                _expect(soon, settings, runner, prober)
             resources = await stack.enter_async_context(Resources.open(folder))
             if cache is None and settings.cache == "on":
                 cache = Cache(Artifacts(folder).cache, settings.cache_bytes)
@@ -374,6 +383,16 @@ class Workspace:
             self.failure = exc
         finally:
             self.failed.set()
+
+
+def _expect(soon: Selection, settings: Settings, runner: Runner, prober: Probers) -> None:
+    """Begin processes that will be needed; what is wrong with the selection shows when it is considered."""
+    catalogue = Catalogue.of(settings)
+    with suppress(VideoAnnotatorError):
+        pipelines, config = chosen(builtin_presets(), soon.preset, soon.pipelines, soon.config)
+        for making in makings(catalogue.require(pipelines, config), catalogue, settings)[: settings.stage_slots]:
+            runner.expect(making)
+        prober.expect()
 
 
 def is_in_use(folder: Path) -> bool:

@@ -10,7 +10,7 @@ from tests.engine import submit
 from tests.stages import is_alive
 from videoannotator.jobs import Job, JobStatus
 from videoannotator.settings import Settings
-from videoannotator.workspace import Workspace
+from videoannotator.workspace import Selection, Workspace
 
 WITHOUT_A_DOWNLOAD = (
     "scene_detection",
@@ -44,9 +44,14 @@ def logs(settings: Settings, job: Job) -> dict[str, str]:
 async def test_a_warm_process_makes_the_same_bytes_as_a_new_one(
     settings: Settings, clips: Clips, sample: Path, pipeline: str
 ) -> None:
-    """Another video in between: nothing of it may be in the next result, nor in its log."""
+    """
+    Another video in between: nothing of it may be in the next result, nor in its log. The process is the one that began
+    while the workspace was opened, for what was known to come.
+    """
     other = clips.path("h264.mp4")
-    async with Workspace.open(settings) as workspace:
+    async with Workspace.open(settings, soon=Selection(pipelines=(pipeline,))) as workspace:
+        await waiting.happens(lambda: workspace.runner.waiting_pids)
+        expected = workspace.runner.waiting_pids
         cold = await run(workspace, sample, pipeline)
         between = await run(workspace, other, pipeline)
         warm = await run(workspace, sample, pipeline)
@@ -56,4 +61,5 @@ async def test_a_warm_process_makes_the_same_bytes_as_a_new_one(
     assert files(settings, cold) == files(settings, warm)
     assert not any(is_alive(pid) for pid in family)
     assert 1 == len(family), "one process served all three"
+    assert expected == family
     assert other.name not in str(logs(settings, warm))

@@ -64,7 +64,10 @@ class _Run:
         self._all_well = True
 
     async def work(self, settings: Settings, cache: Cache | None) -> int:
-        async with _interrupts() as interrupted, Workspace.open(settings, cache=cache) as workspace:
+        async with (
+            _interrupts() as interrupted,
+            Workspace.open(settings, cache=cache, soon=self._selection) as workspace,
+        ):
             self._workspace = workspace
             await workspace.check(self._selection)
             after = await workspace.store.last_seq()

@@ -1,11 +1,15 @@
-"""What processes take, each together with all that it started. Read from the system at one moment; blocks."""
+"""
+What processes take, each together with all that it started. Read from the system at one moment; blocks.
+
+psutil is imported by who has a process of psutil's already; see `resources.py`.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from typing import Any
 
 import msgspec
-import psutil
 
 
 class Taken(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,7 +30,10 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
 class Families:
     """The processes below one, at one moment."""
 
-    def __init__(self, top: psutil.Process) -> None:
+    def __init__(self, top: Any) -> None:
+        """`top` is a `psutil.Process`."""
+        import psutil
+
         self._taken: dict[int, Taken] = {}
         self._children: Mapping[int, list[int]] = defaultdict(list)
         for process in top.children(recursive=True):
@@ -56,15 +63,17 @@ class Families:
         )
 
 
-def disk_bytes(process: psutil.Process) -> tuple[int | None, int | None]:
+def disk_bytes(process: Any) -> tuple[int | None, int | None]:
     """Read and written since it began. None on macOS, and where the kernel does not count."""
+    import psutil
+
     with suppress(psutil.AccessDenied, NotImplementedError, AttributeError, OSError):
         counted = process.io_counters()
         return counted.read_bytes, counted.write_bytes
     return None, None
 
 
-def _taken(process: psutil.Process) -> Taken:
+def _taken(process: Any) -> Taken:
     times = process.cpu_times()
     read, written = disk_bytes(process)
     return Taken(

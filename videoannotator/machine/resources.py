@@ -3,9 +3,12 @@ What the machine, the server and each stage use: processor, memory, GPUs, disk.
 
 `Resources.latest` is at most SAMPLE_SECONDS old and costs nothing to read. A sample takes some 2 ms without a GPU, and
 all of them 0.15 % of a core (scripts/bench/resources.py), in a thread: a disk that hangs does not hold up the server.
+
+psutil is imported there too: it takes 25 ms, while which a command has other things to begin.
 """
 
 import asyncio
+import ctypes
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -14,7 +17,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import msgspec
-import psutil
 
 from videoannotator.logs import get_logger
 from videoannotator.machine.families import Families, disk_bytes
@@ -95,6 +97,9 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
 class Resources:
     def __init__(self, folder: Path) -> None:
+        """Blocks."""
+        import psutil
+
         self.latest: Sample | None = None
         """None while none can be taken."""
 
@@ -113,7 +118,7 @@ class Resources:
         Sampled for as long as the block runs. The first sample is there when it begins, without the GPUs: to wake
         their driver may take seconds.
         """
-        resources = cls(folder)
+        resources = await asyncio.to_thread(cls, folder)
         await resources._look(gpus=False)
         task = asyncio.create_task(resources._run(every_seconds), name="resources")
         try:
@@ -140,6 +145,8 @@ class Resources:
             await self._look(gpus=True)
 
     async def _look(self, *, gpus: bool) -> None:
+        import psutil
+
         try:
             self.latest = await asyncio.to_thread(self.sample, self._at_work(), gpus=gpus)
         except (OSError, psutil.Error) as exc:
@@ -152,6 +159,8 @@ class Resources:
 
     def sample(self, at_work: tuple[AtWork, ...] = (), *, gpus: bool) -> Sample:
         """One look. Blocks."""
+        import psutil
+
         memory, disk = psutil.virtual_memory(), psutil.disk_usage(str(self._folder))
         with self._process.oneshot():
             times, own = self._process.cpu_times(), self._process.memory_info().rss
@@ -217,7 +226,12 @@ class Gpus:
 
     def _open(self) -> None:
         self._tried = True
-        import pynvml
+        try:
+            ctypes.CDLL("libnvidia-ml.so.1")
+        except OSError as exc:
+            log.debug("no GPU is watched", reason=str(exc))
+            return
+        import pynvml  # 50 ms of a processor
 
         try:
             pynvml.nvmlInit()
@@ -256,6 +270,8 @@ class _Busy:
 
 def _all_and_idle() -> tuple[float, float]:
     """Seconds of all processors; guests' are among the users' already, and who waits for a disk is idle."""
+    import psutil
+
     now = psutil.cpu_times()
     waits = getattr(now, "iowait", 0.0)
     return sum(now) - getattr(now, "guest", 0.0) - getattr(now, "guest_nice", 0.0), now.idle + waits

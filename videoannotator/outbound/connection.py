@@ -34,7 +34,8 @@ async def requesting(
             pool,
             pool.stream(
                 method,
-                target.url,
+                # In its parts, and not as a text that would be read a second time.
+                httpcore.URL(scheme=target.scheme, host=target.bracketed_host, port=target.port, target=target.path),
                 headers=list(sent.items()),
                 content=content or None,
                 extensions={"timeout": limits},

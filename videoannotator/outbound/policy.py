@@ -5,8 +5,6 @@ import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 
-import psutil
-
 from videoannotator.errors import Unreachable
 from videoannotator.outbound.targets import Target, refused
 
@@ -135,5 +133,7 @@ def _is_here(address: Address) -> bool:
     """An address of this machine."""
     if address.is_loopback or address.is_unspecified:
         return True
+    import psutil  # 25 ms, which only those pay who call out
+
     own = (entry.address.partition("%")[0] for entries in psutil.net_if_addrs().values() for entry in entries)
     return str(address) in own

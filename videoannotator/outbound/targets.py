@@ -3,7 +3,6 @@
 import re
 from urllib.parse import quote, urljoin, urlsplit
 
-import httpcore
 import msgspec
 
 from videoannotator.errors import Refused
@@ -27,16 +26,18 @@ class Target(msgspec.Struct, frozen=True):
     """With the query, percent-encoded."""
 
     @property
-    def url(self) -> httpcore.URL:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return httpcore.URL(scheme=self.scheme, host=host, port=self.port, target=self.path)
+    def url(self) -> str:
+        return f"{self.scheme}://{self.bracketed_host}:{self.port}{self.path}"
+
+    @property
+    def bracketed_host(self) -> str:
+        return f"[{self.host}]" if ":" in self.host else self.host
 
     @property
     def shown(self) -> str:
         """Fit for messages and logs: without the query, in which secrets may stand."""
         port = "" if self.port == _PORTS[self.scheme] else f":{self.port}"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}{port}{self.path.partition('?')[0]}"
+        return f"{self.scheme}://{self.bracketed_host}{port}{self.path.partition('?')[0]}"
 
 
 def target_of(url: str, base: Target | None = None) -> Target:
@@ -47,7 +48,7 @@ def target_of(url: str, base: Target | None = None) -> Target:
         Refused: URL_NOT_ALLOWED: no http or https, a user name in it, or no URL at all.
     """
     if base is not None:
-        url = urljoin(str(bytes(base.url).decode("ascii")), url)
+        url = urljoin(base.url, url)
     if len(url) > _LONGEST or _FORBIDDEN.search(url):
         raise refused(f"A URL has up to {_LONGEST} characters, without blanks and control characters.")
     try:

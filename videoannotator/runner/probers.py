@@ -43,7 +43,7 @@ class Probers:
         self._impatience: asyncio.TimerHandle | None = None
         """Set while somebody waits."""
 
-        self._growing: asyncio.Task[None] | None = None
+        self._growing: asyncio.Task[Any] | None = None
 
     @classmethod
     @asynccontextmanager
@@ -60,6 +60,11 @@ class Probers:
                 probers._be_patient()
                 if probers._growing is not None:
                     await stop(probers._growing)
+
+    def expect(self) -> None:
+        """A file comes in a moment: start a process for it where there is none yet."""
+        if self._growing is None and (prober := self._take()) is not None:
+            self._growing = asyncio.create_task(self._warm_up(prober), name="first prober")
 
     async def probe(self, path: Path, filename: str) -> Video:
         """As `Prober.probe`."""
@@ -117,12 +122,16 @@ class Probers:
     async def _start_more(self) -> None:
         """One after the other, for as long as somebody waits."""
         while self._idle and self._waiting:
-            prober = self._idle.pop(0)
-            try:
-                await prober.warm_up()
-            except StageDied as died:
-                log.warning("no further video reader can be started", reason=str(died))
+            if not await self._warm_up(self._idle.pop(0)):
                 return
-            finally:
-                self._give(prober)
             await asyncio.sleep(self._patience)
+
+    async def _warm_up(self, prober: Prober) -> bool:
+        try:
+            await prober.warm_up()
+        except StageDied as died:
+            log.warning("no further video reader can be started", reason=str(died))
+            return False
+        finally:
+            self._give(prober)
+        return True

@@ -14,8 +14,6 @@ from contextlib import aclosing, asynccontextmanager
 from operator import attrgetter
 from typing import Any, Self
 
-import anyio.lowlevel
-
 from videoannotator.errors import StorageTrouble
 from videoannotator.jobs import Event, Heard
 from videoannotator.store.bell import Bell
@@ -90,7 +88,7 @@ class Tail:
                 for event in heard.events:
                     yield event
                     # Really to wait, at each event: a stream that only yields would freeze the loop.
-                    await anyio.lowlevel.checkpoint()
+                    await asyncio.sleep(0)
 
     async def _follow(
         self, place: int, job_id: str | None, batch_id: str | None, pause_seconds: float
@@ -108,7 +106,7 @@ class Tail:
             if reached == place:
                 await self._growth.wait(min(FOLLOWER_LOOKS_SECONDS, max(0.0, quiet_until - now())), grown)
             else:
-                await anyio.lowlevel.checkpoint()
+                await asyncio.sleep(0)
             place = reached
 
     async def _after(self, place: int, job_id: str | None, batch_id: str | None) -> tuple[list[Event], int]:

@@ -69,18 +69,26 @@ def expect(tools: Tools, complete: Mapping[str, Mapping[str, Any]]) -> None:
     """A job with these configurations may come in a moment: where there is room, have its processes load already."""
     if not tools.gate.is_open:
         return
-    on_processor = [name for name, config in complete.items() if not _need(tools.catalogue.get(name), config).gpu]
-    for pipeline in on_processor[: tools.scheduler.free]:
-        environment = tools.catalogue.get(pipeline).engine(complete[pipeline]).environment
-        making = Making(
-            interpreter=str(tools.catalogue.supplies.environments.interpreter(environment)),
-            code=tools.catalogue.code_of(pipeline),
-            pipeline=pipeline,
-            threads=tools.settings.stage_threads,
-            network=tools.settings.stage_network,
+    for making in makings(complete, tools.catalogue, tools.settings)[: tools.scheduler.free]:
+        tools.runner.expect(making)
+
+
+def makings(complete: Mapping[str, Mapping[str, Any]], catalogue: Catalogue, settings: Settings) -> tuple[Making, ...]:
+    """How the processes of these pipelines, so configured, will be made; those that need no GPU."""
+    return tuple(
+        Making(
+            interpreter=str(
+                catalogue.supplies.environments.interpreter(catalogue.get(name).engine(config).environment)
+            ),
+            code=catalogue.code_of(name),
+            pipeline=name,
+            threads=settings.stage_threads,
+            network=settings.stage_network,
             environ=tuple(Place().environ.items()),
         )
-        tools.runner.expect(making)
+        for name, config in complete.items()
+        if not _need(catalogue.get(name), config).gpu
+    )
 
 
 class StageRun:
