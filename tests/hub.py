@@ -66,7 +66,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, *, with_body: bool) -> None:
         path = urlsplit(self.path).path
         self.hub.asked.append((self.command, path, {k.lower(): v for k, v in self.headers.items()}))
-        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/(.+)", path):
+        if "authorization" in self.headers and not self._has_token():
+            self._whole(401, b"{}", {"x-error-message": "Invalid credentials in Authorization header"})
+        elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/(.+)", path):
             self._describe(match[1])
         elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             files = self.hub.repositories.get(match[1], {})

@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import platformdirs
 
@@ -25,11 +26,27 @@ ENVIRONMENTS = Path(os.environ.get("VIDEOANNOTATOR_ENVIRONMENTS_DIR") or CACHE /
 """Where the tests look for the environment `speech`; `.ci/run` installs it there."""
 
 _IN_SPEECH = Path(__file__).parent / "make_in_speech.py"
-_WIDTH, _HEADS, _LAYERS, _HIDDEN = 64, 2, 2, 128
 _TEXT_TOKENS = 50257
 """As many as Whisper has, so that the special tokens have their real numbers."""
 
-_END = 50257
+_END, _FIRST_TIME = 50257, 50364
+_PROMPT = 3
+"""Tokens before the first that Whisper says: start, language, task."""
+
+
+class Size(NamedTuple):
+    """Of a Whisper."""
+
+    width: int
+    heads: int
+    layers: int
+    hidden: int
+
+
+_TINY = Size(64, 2, 2, 128)
+WHISPER_TINY = Size(384, 6, 4, 1536)
+"""OpenAI's own `tiny`: 39 million weights."""
+
 _LONGEST = 14
 
 
@@ -56,14 +73,27 @@ def _made(name: str) -> Path:
     return made
 
 
+def whisper_at_work(folder: Path, size: Size, tokens: int) -> None:
+    """
+    A random Whisper of a real size that says so many tokens of every half minute that it hears, as speech takes: what
+    it says means nothing, and the work is that of the real one.
+    """
+    folder.mkdir(parents=True)
+    _write_whisper(folder, size, lambda decoder: _talk(decoder, tokens))
+
+
 def _whisper(folder: Path) -> None:
+    _write_whisper(folder, _TINY, _end_soon)
+
+
+def _write_whisper(folder: Path, size: Size, bend: Callable[[object], None]) -> None:
     import numpy
     from ctranslate2.specs import whisper_spec
 
     tokens = _write_tokenizer(folder / "tokenizer.json")
-    spec = whisper_spec.WhisperSpec(_LAYERS, _HEADS, _LAYERS, _HEADS)
-    _fill(spec, len(tokens), numpy.random.default_rng(0))
-    _end_soon(spec.decoder)
+    spec = whisper_spec.WhisperSpec(size.layers, size.heads, size.layers, size.heads)
+    _fill(spec, size, len(tokens), numpy.random.default_rng(0))
+    bend(spec.decoder)
     spec.register_vocabulary(tokens)
     spec.config.suppress_ids, spec.config.suppress_ids_begin = [1, 2, 7], [220, 50257]
     spec.config.alignment_heads, spec.config.lang_ids = [(0, 0), (1, 1)], list(range(50259, 50358))
@@ -77,6 +107,19 @@ def _end_soon(decoder: object) -> None:
     direction = decoder.projection.weight[_END] * 50
     decoder.position_encodings.encodings[_LONGEST:] += direction
     decoder.projection.weight[_END] = direction
+
+
+def _talk(decoder: object, tokens: int) -> None:
+    """After the first time that it says text and no other time, so many tokens long, then the end."""
+    import numpy
+
+    width = decoder.projection.weight.shape[1]
+    text, end = numpy.linalg.qr(numpy.random.default_rng(1).standard_normal((width, 2)))[0].T.astype("float32")
+    stop = _PROMPT + tokens
+    decoder.position_encodings.encodings[_PROMPT:stop] += 20 * text
+    decoder.position_encodings.encodings[stop:] += 20 * end
+    decoder.projection.weight[_FIRST_TIME:] -= text
+    decoder.projection.weight[_END] = 5 * end - text
 
 
 def _write_tokenizer(file: Path) -> list[str]:
@@ -102,11 +145,11 @@ def _write_tokenizer(file: Path) -> list[str]:
     return tokens
 
 
-def _fill(spec: object, vocabulary: int, random: object) -> None:
+def _fill(spec: object, size: Size, vocabulary: int, random: object) -> None:
     import numpy
     from ctranslate2.specs.model_spec import visit_spec
 
-    w, h = _WIDTH, _HIDDEN
+    w, h = size.width, size.hidden
     shapes = {
         "conv1/weight": (w, 80, 3),
         "conv2/weight": (w, w, 3),

@@ -24,7 +24,7 @@ from typing import Literal
 import msgspec
 
 import videoannotator
-from videoannotator.errors import NotFound, Refused, StorageTrouble, VideoAnnotatorError
+from videoannotator.errors import NotFound, Refused, StorageTrouble, VideoAnnotatorError, there_are
 from videoannotator.settings import bundled
 
 DEFAULT = "default"
@@ -184,7 +184,7 @@ class Environments:
 
     def _project(self, name: str) -> Project:
         if name not in self._projects:
-            raise NotFound.of("environment", name, f"There are: {', '.join(self.names)}.")
+            raise NotFound.of("environment", name, there_are(name, self.names))
         return self._projects[name]
 
 

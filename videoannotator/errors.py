@@ -22,10 +22,21 @@ Every error raised on purpose. `code` is part of the HTTP API and never changes;
   + LeaseLost             another worker, or nobody, holds the job now: stop, and write nothing
 """
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Self
 
 import msgspec
+
+
+def there_are(wanted: str, known: Iterable[str], lead: str = "There are") -> str:
+    """A hint for who named what is not there: the nearest name, where one is near, and all of them."""
+    from difflib import get_close_matches  # only who errs waits for it
+
+    names = tuple(known)
+    near = get_close_matches(wanted.casefold(), names, n=1, cutoff=0.75)
+    meant = f"Did you mean {near[0]}? " if near else ""
+    return f"{meant}{lead}: {', '.join(names)}."
 
 
 class FieldProblem(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from videoannotator.errors import FieldProblem, InvalidConfig, Refused
+from videoannotator.errors import FieldProblem, InvalidConfig, Refused, there_are
 from videoannotator.jobs import Preset
 from videoannotator.settings import bundled
 
@@ -40,8 +40,7 @@ def chosen(
     wanted = name or DEFAULT_PRESET
     if wanted not in presets:
         known, message = tuple(presets), f"No preset is called {wanted!r}."
-        hint = f"There are: {', '.join(known)}."
-        raise InvalidConfig((FieldProblem("preset", message, "PRESET_NOT_FOUND", hint, known),))
+        raise InvalidConfig((FieldProblem("preset", message, "PRESET_NOT_FOUND", there_are(wanted, known), known),))
     preset = presets[wanted]
     picked = pipelines or tuple(preset.pipelines)
     merged = {pipeline: values for pipeline, values in preset.pipelines.items() if pipeline in picked and values}

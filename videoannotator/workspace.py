@@ -18,7 +18,7 @@ from videoannotator.errands.courier import Courier
 from videoannotator.errands.desk import Desk
 from videoannotator.errands.fetch import Fetcher, filename_of
 from videoannotator.errands.possible import require_possible
-from videoannotator.errors import Conflict, NotFound, StorageTrouble, VideoAnnotatorError
+from videoannotator.errors import Conflict, NotFound, StorageTrouble, VideoAnnotatorError, there_are
 from videoannotator.jobs import Errands, Idempotency, Job, NewJob, NewStage, Preset, Video, new_id
 from videoannotator.logs import get_logger
 from videoannotator.machine.devices import Devices, Nvml
@@ -327,7 +327,7 @@ class Workspace:
         """Raises NotFound (PRESET_NOT_FOUND)."""
         presets = {preset.name: preset for preset in await self.presets()}
         if name not in presets:
-            raise NotFound.of("preset", name, f"There are: {', '.join(presets)}.")
+            raise NotFound.of("preset", name, there_are(name, presets))
         return presets[name]
 
     async def _resolve(self, selection: Selection) -> tuple[Preset | None, tuple[str, ...], dict[str, dict[str, Any]]]:

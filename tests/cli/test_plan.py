@@ -145,8 +145,12 @@ def test_a_plan_on_a_terminal_reads_well(clips: Clips, tmp_path: Path) -> None:
 
 
 def test_a_plan_of_what_does_not_exist_is_refused(clips: Clips, tmp_path: Path) -> None:
-    """As the job would be."""
-    done = command("plan", str(clips.path("h264.mp4")), "--pipelines", "magic", storage=tmp_path)
+    """As the job would be, with everything that is wrong at once."""
+    wrong = ("--pipelines", "magic,scene_detection", "--set", "scene_detection.detektor=adaptive")
 
+    done = command("plan", str(clips.path("h264.mp4")), *wrong, storage=tmp_path)
+
+    unknown, misspelt = done.stderr.splitlines()
     assert done.returncode == 2
-    assert "No pipeline is called 'magic'" in done.stderr
+    assert unknown.startswith("[ERROR] No pipeline is called 'magic'. There are: ")
+    assert "no parameter 'detektor'. Did you mean detector? It has: " in misspelt

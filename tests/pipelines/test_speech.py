@@ -173,13 +173,22 @@ def test_the_language_is_found_when_none_is_given(spoken: Path, tmp_path: Path) 
     assert any("language was taken" in warning for warning in ran.result.warnings)
 
 
-@pytest.mark.parametrize("language", ["klingon", "EN", ""])
-def test_an_unknown_language_is_refused_when_it_is_submitted(language: str) -> None:
-    """Not after the model was loaded."""
+@pytest.mark.parametrize(
+    ("language", "hint"),
+    [
+        ("klingon", "Choose from: auto, af, "),
+        ("EN", "Did you mean en? Choose"),
+        ("german", "Did you mean de? "),
+        ("", ""),
+    ],
+)
+def test_an_unknown_language_is_refused_when_it_is_submitted(language: str, hint: str) -> None:
+    """Not after the model was loaded; who gives a language's name is told its code."""
     with pytest.raises(InvalidConfig) as caught:
         CATALOGUE.require(["speech_recognition"], {"speech_recognition": {"language": language}})
 
     assert caught.value.code == "NOT_A_CHOICE"
+    assert caught.value.hint.startswith(hint)
 
 
 def test_a_model_that_is_not_here_is_refused_with_the_command() -> None:

@@ -23,7 +23,7 @@ from videoannotator.cli import (
     serve,
     tokens,
 )
-from videoannotator.errors import NotFound, Refused, VideoAnnotatorError
+from videoannotator.errors import InvalidConfig, NotFound, Refused, VideoAnnotatorError
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -34,6 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     try:
         code: int = given.run(given)
+    except InvalidConfig as error:
+        for problem in error.problems:
+            sys.stderr.write(f"[ERROR] {problem.message} {problem.hint}".rstrip() + "\n")
+        return EXIT_USAGE
     except VideoAnnotatorError as error:
         sys.stderr.write(f"[ERROR] {error}\n")
         return EXIT_USAGE if isinstance(error, Refused | NotFound) else EXIT_FAILED

@@ -14,7 +14,7 @@ from typing import Literal
 
 import msgspec
 
-from videoannotator.errors import NotFound, Refused
+from videoannotator.errors import NotFound, Refused, there_are
 
 
 class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -116,7 +116,7 @@ class Models:
     def get(self, name: str) -> Model:
         """Raises NotFound with the code MODEL_NOT_FOUND."""
         if name not in self._by_name:
-            raise NotFound.of("model", name, f"There are: {', '.join(self.names)}.")
+            raise NotFound.of("model", name, there_are(name, self.names))
         return self._by_name[name]
 
 

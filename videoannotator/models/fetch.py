@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -154,10 +155,15 @@ def _asking_hub(model: Model, ask: Callable[[], Any]) -> Any:
         if model.gated:
             raise _gated(model) from exc
         raise FetchFailed(f"The hub has no {model.hub} for you.", hint=f"Look at {model.page}") from exc
-    except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, errors.HfHubHTTPError) as exc:
-        raise _unreachable(model.name, exc) from exc
+    except errors.HfHubHTTPError as exc:
+        if exc.response.status_code == 401 and _token() is not False:
+            hint = "Put a valid one there, or take it out where the model is not gated."
+            raise FetchFailed(f"The hub does not accept the token in HF_TOKEN for {model.name}.", hint=hint) from exc
+        raise _unreachable(model, exc) from exc
+    except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as exc:
+        raise _unreachable(model, exc) from exc
     except requests.RequestException as exc:
-        raise _unreachable(model.name, exc) from exc
+        raise _unreachable(model, exc) from exc
     except OSError as exc:
         raise trouble(exc, Path(model.name)) from exc
 
@@ -249,10 +255,10 @@ def _fetch(model: Model, file: File, target: Path, on_progress: OnProgress) -> N
                     return
         except httpx.HTTPStatusError as exc:
             if attempt == ATTEMPTS or exc.response.status_code < 500:
-                raise _unreachable(model.name, exc) from exc
+                raise _unreachable(model, exc) from exc
         except httpx.HTTPError as exc:
             if attempt == ATTEMPTS:
-                raise _unreachable(model.name, exc) from exc
+                raise _unreachable(model, exc) from exc
         except OSError as exc:
             raise trouble(exc, target.parent) from exc
     raise FetchFailed(f"{file.url} broke off {ATTEMPTS} times.", hint="Try again: it goes on from there.")
@@ -312,10 +318,29 @@ def _unpacked(model: Model, archive: Path, folder: Path, inside: str) -> list[Re
     return [recorded(folder, str(PurePosixPath(inside) / name)) for name in names]
 
 
-def _unreachable(name: str, exc: Exception) -> FetchFailed:
-    reason = (str(exc).strip().splitlines() or [type(exc).__name__])[0]
-    hint = "What has come is kept; try again. Without a network: videoannotator models import."
-    return FetchFailed(f"The model {name} could not be fetched: {reason}", hint=hint)
+def _unreachable(model: Model, exc: Exception) -> FetchFailed:
+    address = (_endpoint() or "https://huggingface.co") if model.hub else model.files[0].url
+    hint = "What has come is kept; try again. Without a network: videoannotator models import DIR."
+    where = urlsplit(address).hostname
+    return FetchFailed(f"The model {model.name} could not be fetched from {where}: {_reason(exc)}.", hint=hint)
+
+
+def _reason(exc: BaseException) -> str:
+    """What the innermost error says, in one line: libraries wrap the system's own words up to five times."""
+    seen = {id(exc)}
+    while (inner := _inside(exc)) is not None and id(inner) not in seen:
+        seen.add(id(inner))
+        exc = inner
+    if isinstance(exc, OSError) and exc.strerror:
+        return exc.strerror
+    return (str(exc).strip().splitlines() or [type(exc).__name__])[0].rstrip(".")
+
+
+def _inside(exc: BaseException) -> BaseException | None:
+    reason = getattr(exc, "reason", None)  # urllib3's
+    wrapped = exc.args[0] if exc.args else None  # requests'
+    inner = (reason, exc.__cause__, wrapped, exc.__context__)
+    return next((one for one in inner if isinstance(one, BaseException)), None)
 
 
 def _check_space(folder: Path, total: int | None, have: int) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from videoannotator.environments import Environments
-from videoannotator.errors import FieldProblem, InvalidConfig, NotFound, Refused
+from videoannotator.errors import FieldProblem, InvalidConfig, NotFound, Refused, there_are
 from videoannotator.jobs import BROWSER_COPY, PEOPLE, NamedPicture, NewStage, StageError, Video
 from videoannotator.media.playable import browsers_play
 from videoannotator.models.catalogue import Models
@@ -226,7 +226,7 @@ class Catalogue:
         return problems
 
     def _unknown(self, name: str, field: str) -> FieldProblem:
-        hint = f"There are: {', '.join(self.names)}."
+        hint = there_are(name, self.names)
         return FieldProblem(field, f"No pipeline is called {name!r}.", "PIPELINE_NOT_FOUND", hint, self.names)
 
 
@@ -274,7 +274,7 @@ def _check_one(pipeline: Declaration, given: Mapping[str, Any]) -> tuple[dict[st
         field = f"{pipeline.name}.{name}"
         if name not in known:
             message = f"{pipeline.name} has no parameter {name!r}."
-            hint = f"It has: {', '.join(known)}."
+            hint = there_are(name, known, "It has")
             problems.append(FieldProblem(field, message, "UNKNOWN_PARAMETER", hint, tuple(known)))
         elif problem := _problem(field, known[name], value):
             problems.append(problem)
@@ -329,8 +329,18 @@ def _problem(field: str, parameter: Parameter, value: object) -> FieldProblem | 
     picked = value if isinstance(value, list) else [value]
     if allowed and any(v not in allowed for v in picked):
         message = f"{field} cannot be {value!r}."
-        return FieldProblem(field, message, "NOT_A_CHOICE", f"Choose from: {', '.join(allowed)}.", allowed)
+        return FieldProblem(field, message, "NOT_A_CHOICE", _choices(parameter, picked), allowed)
     return None
+
+
+def _choices(parameter: Parameter, picked: Sequence[str]) -> str:
+    """What to choose from; whoever gave a choice's name ("English", "EN") is told its value first."""
+    allowed = tuple(choice.value for choice in parameter.enum)
+    wrong = next(value for value in picked if value not in allowed)
+    meant = [c for c in parameter.enum if wrong and wrong.casefold() in (c.value.casefold(), c.label.casefold())]
+    if meant:
+        return f"Did you mean {meant[0].value}? Choose from: {', '.join(allowed)}."
+    return there_are(wrong, allowed, "Choose from")
 
 
 def _is_sane(value: float) -> bool:
