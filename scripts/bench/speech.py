@@ -142,8 +142,7 @@ def _overhead(catalogue: Catalogue, python: Path, pipeline: str, config: dict[st
     ours, bare = _start(python, OURS), _start(python, BARE)
     rows = [(ours.take(asked), bare.take(asked)) for _ in range(1 + ROUNDS)][1:]  # the first warms the caches
     for side in (ours, bare):
-        side.process.stdin.close()
-        side.process.wait(30)
+        side.process.communicate(timeout=30)
     (mine, my_cpu), (other, their_cpu) = medians([row[0] for row in rows]), medians([row[1] for row in rows])
     name, load = f"{pipeline}, {complete['engine']}", os.getloadavg()[0]
     say(f"{name}: the stage's work on {SECONDS} s, imports apart, p50", mine, "s", cpu_seconds=my_cpu)

@@ -156,7 +156,7 @@ def _asking_hub(model: Model, ask: Callable[[], Any]) -> Any:
             raise _gated(model) from exc
         raise FetchFailed(f"The hub has no {model.hub} for you.", hint=f"Look at {model.page}") from exc
     except errors.HfHubHTTPError as exc:
-        if exc.response.status_code == 401 and _token() is not False:
+        if exc.response is not None and exc.response.status_code == 401 and _token() is not False:
             hint = "Put a valid one there, or take it out where the model is not gated."
             raise FetchFailed(f"The hub does not accept the token in HF_TOKEN for {model.name}.", hint=hint) from exc
         raise _unreachable(model, exc) from exc

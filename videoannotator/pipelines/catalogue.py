@@ -329,14 +329,15 @@ def _problem(field: str, parameter: Parameter, value: object) -> FieldProblem | 
     picked = value if isinstance(value, list) else [value]
     if allowed and any(v not in allowed for v in picked):
         message = f"{field} cannot be {value!r}."
-        return FieldProblem(field, message, "NOT_A_CHOICE", _choices(parameter, picked), allowed)
+        return FieldProblem(
+            field, message, "NOT_A_CHOICE", _choices(parameter, [str(v) for v in picked if v not in allowed]), allowed
+        )
     return None
 
 
-def _choices(parameter: Parameter, picked: Sequence[str]) -> str:
+def _choices(parameter: Parameter, wrong_ones: Sequence[str]) -> str:
     """What to choose from; whoever gave a choice's name ("English", "EN") is told its value first."""
-    allowed = tuple(choice.value for choice in parameter.enum)
-    wrong = next(value for value in picked if value not in allowed)
+    allowed, wrong = tuple(choice.value for choice in parameter.enum), wrong_ones[0]
     meant = [c for c in parameter.enum if wrong and wrong.casefold() in (c.value.casefold(), c.label.casefold())]
     if meant:
         return f"Did you mean {meant[0].value}? Choose from: {', '.join(allowed)}."
