@@ -17,6 +17,7 @@ import aiosqlite
 
 from videoannotator.settings import bundled
 from videoannotator.store.bell import Bell
+from videoannotator.store.lanes import keep_count
 from videoannotator.store.lock import only_one
 from videoannotator.store.migrations import migrate, version_of
 from videoannotator.store.trouble import DATABASE, damaged, not_writable, translated
@@ -94,6 +95,7 @@ def writing_connection(folder: Path) -> Iterator[sqlite3.Connection]:
         _prepare(connection, folder)
         _check(connection, folder)
         migrate(connection, folder, bundled("migrations"))
+        keep_count(connection)
         yield connection
 
 

@@ -12,7 +12,7 @@ import msgspec
 from videoannotator.forecast import Ahead, Left, Line, Ran, Speeds, kinds, learn, left_of, seconds_until_over
 from videoannotator.jobs import Job, JobStatus, StageStatus
 from videoannotator.store.database import Database
-from videoannotator.store.lanes import COUNTS, HEADS, Standing
+from videoannotator.store.lanes import COUNTS, HEADS, KEPT_COUNTS, Standing
 from videoannotator.store.rows import milliseconds
 
 MOST_AHEAD = 400
@@ -77,17 +77,24 @@ def placed(connection: sqlite3.Connection, job: Job, now: int) -> Job:
     rows = connection.execute(_BEFORE, (job.id,)).fetchall()
     if not rows:
         return job
-    standing = Standing(connection.execute(HEADS).fetchall(), connection.execute(COUNTS).fetchall(), now)
-    ahead = standing.ahead(*rows[0])
-    return job if ahead is None else msgspec.structs.replace(job, queue_position=1 + sum(ahead.values()))
+    lane, before = rows[0]
+    return _placed(connection, job, lane, before, now=now)
 
 
 def placed_last(connection: sqlite3.Connection, job: Job, now: int) -> Job:
-    """The same for a job that was queued just now, behind all others of its lane."""
-    counts = connection.execute(COUNTS).fetchall()
+    """The same for a job that was queued just now, behind all others of its lane: as fast as if it were alone."""
+    counts = dict(connection.execute(KEPT_COUNTS).fetchall())
     if len(counts) == 1 and job.batch_id is None:  # nobody to take turns with
-        return msgspec.structs.replace(job, queue_position=counts[0][1])
-    return placed(connection, job, now)
+        return msgspec.structs.replace(job, queue_position=sum(counts.values()))
+    ((lane,),) = connection.execute("SELECT lane FROM jobs WHERE id = ?", (job.id,)).fetchall()
+    return _placed(connection, job, lane, counts[lane] - 1, now=now)
+
+
+def _placed(connection: sqlite3.Connection, job: Job, lane: str, before: int, *, now: int) -> Job:
+    """`before`: how many of its lane are in front of it."""
+    standing = Standing(connection.execute(HEADS).fetchall(), connection.execute(KEPT_COUNTS).fetchall(), now)
+    ahead = standing.ahead(lane, before)
+    return job if ahead is None else msgspec.structs.replace(job, queue_position=1 + sum(ahead.values()))
 
 
 Running = Mapping[str, list[Left] | None]
