@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from accuracy_faces import alarms, faces
+from accuracy_faces import alarms, faces, hurry, presence
 from accuracy_scenes import scenes, transitions, unrest
 from accuracy_times import times
 from accuracy_voice import nobody, voice
@@ -21,7 +21,21 @@ from rig import workplace
 
 SECTIONS: dict[str, Callable[[Path], None]] = {
     section.__name__: section
-    for section in (scenes, transitions, unrest, times, faces, alarms, voice, nobody, silence, words, speakers)
+    for section in (
+        scenes,
+        transitions,
+        unrest,
+        times,
+        faces,
+        presence,
+        hurry,
+        alarms,
+        voice,
+        nobody,
+        silence,
+        words,
+        speakers,
+    )
 }
 
 

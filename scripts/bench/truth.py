@@ -8,7 +8,7 @@ libx264, which keeps every frame and its time; variable frame rate and a late st
 
 import random
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -148,6 +148,17 @@ class Visit(NamedTuple):
 
 def visit(width: int, seed: int, frames: int = 8 * RATE) -> tuple[list[Picture], Visit]:
     """A photographed face of that width (pixels) that comes at 2 s, moves, and goes at 6 s, before a texture."""
+    pictures, (truth,) = visits(width, seed, [(2 * RATE, 6 * RATE)], frames)
+    return pictures, truth
+
+
+def visits(
+    width: int, seed: int, stays: Sequence[tuple[int, int]], frames: int, *, crossing_seconds: float = 4.0
+) -> tuple[list[Picture], list[Visit]]:
+    """
+    The same face again and again, each time from the left, so fast that it crosses the picture in that time. A stay is
+    its first frame and the one after its last.
+    """
     from skimage import data
 
     astronaut: Any = data.astronaut
@@ -156,16 +167,19 @@ def visit(width: int, seed: int, frames: int = 8 * RATE) -> tuple[list[Picture],
     left, top, wide, high = HEAD
     head = astronaut()[top : top + high, left : left + wide]
     head = cv2.resize(head, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    first, end = 2 * RATE, 6 * RATE
-    boxes = {}
-    for number in range(first, end):
-        share = (number - first) / (end - first)
-        x = int(share * max(0, WIDTH - head.shape[1]))
-        y = int(max(0, HEIGHT - head.shape[0]) * (0.5 + 0.3 * numpy.sin(share * 6)))
-        shown = head[: HEIGHT - y, : WIDTH - x]
-        pictures[number][y : y + shown.shape[0], x : x + shown.shape[1]] = shown
-        boxes[number] = (x + (FACE[0] - left) * scale, y + (FACE[1] - top) * scale, FACE[2] * scale, FACE[3] * scale)
-    return pictures, Visit(first, end, boxes)
+    made = []
+    for first, end in stays:
+        boxes = {}
+        for number in range(first, end):
+            share = (number - first) / (crossing_seconds * RATE)
+            x = int(share * max(0, WIDTH - head.shape[1]))
+            y = int(max(0, HEIGHT - head.shape[0]) * (0.5 + 0.3 * numpy.sin(share * 6)))
+            shown = head[: HEIGHT - y, : WIDTH - x]
+            pictures[number][y : y + shown.shape[0], x : x + shown.shape[1]] = shown
+            face = (x + (FACE[0] - left) * scale, y + (FACE[1] - top) * scale, FACE[2] * scale, FACE[3] * scale)
+            boxes[number] = face
+        made.append(Visit(first, end, boxes))
+    return pictures, made
 
 
 def write(

@@ -6,6 +6,7 @@ left out. What stays and is never a sure find is a false alarm too: a stain, a c
 """
 
 import itertools
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
@@ -28,6 +29,18 @@ SOMEBODY_ELSE = 0.5
 
 LONGEST_STEP = 1.5
 """Of the usual time between two samples: who is missing for longer was out of sight."""
+
+FASTEST = 6.0
+"""
+Of its own widths a second: who is so far away in the next look can still be the same. At 15 looks a second that is less
+than what overlaps anyway; at 5 it is more than a width.
+"""
+
+FARTHEST = 1.5
+"""Widths, however long it is from look to look."""
+
+MOST_GROWN = 1.5
+"""Times as wide and as high, or as narrow and low, in the next look."""
 
 ROUNDING_SECONDS = 1e-6
 
@@ -82,9 +95,10 @@ def tracked(
         return [], []  # spares the second that the import of supervision takes
     pieces = _runs(samples, finds, max_gap_seconds / step_seconds, min_score)
     if likeness is None:
-        runs = _joined_in_place(pieces, max_gap_seconds)
+        runs = _joined_in_place(_chained(pieces, step_seconds), max_gap_seconds)
     else:
-        runs = _joined(pieces, step_seconds, max_gap_seconds, likeness)
+        alone = _chained([piece for piece in pieces if len(piece) == 1], step_seconds)
+        runs = _joined([piece for piece in pieces if len(piece) > 1] + alone, step_seconds, max_gap_seconds, likeness)
     kept: list[Find] = []
     tracks: list[Track] = []
     for run in runs:
@@ -98,9 +112,13 @@ def tracked(
 def _runs(
     samples: Sequence[Sample], finds: Mapping[int, Sequence[Find]], max_gap: float, min_score: float
 ) -> list[list[Find]]:
-    """ByteTrack's tracks, each in the order of time. It tells of one from its second find on; the first is added."""
+    """
+    ByteTrack's tracks, each in the order of time, and the finds that are in none, each alone. It tells of a track from
+    its second find on; the first is added.
+    """
     tracker = _byte_track(max_gap, min_score)
     runs: dict[int, list[Find]] = {}
+    free: list[Find] = []
     free_before: list[Find] = []
     for sample in samples:
         found = finds.get(sample.frame_number, ())
@@ -109,8 +127,11 @@ def _runs(
             if track not in runs:
                 runs[track] = _take_first(free_before, found[place])
             runs[track].append(found[place])
+        free += free_before
         free_before = [find for place, find in enumerate(found) if place not in ids]
-    return sorted(runs.values(), key=lambda run: (_time(run[0]), run[0].bounding_box.x))
+    free += free_before
+    pieces = list(runs.values()) + [[find] for find in free]
+    return sorted(pieces, key=lambda run: (_time(run[0]), run[0].bounding_box.x))
 
 
 def load_tracker() -> Any:
@@ -153,6 +174,48 @@ def _take_first(free: list[Find], find: Find) -> list[Find]:
         return []
     free.remove(best)
     return [best]
+
+
+def _chained(runs: Sequence[list[Find]], step_seconds: float) -> list[list[Find]]:
+    """
+    Runs of which one ends in a look and the other begins near by in the next are one, the nearest first. Finds that
+    stay alone are left out. Given and returned in the order in which they begin.
+
+    ByteTrack asks for an overlap. Between two looks a fifth of a second apart somebody who leans over has none.
+    """
+    longest = step_seconds * LONGEST_STEP
+    chained: list[list[Find]] = []
+    recent: list[list[Find]] = []
+    for begun, together in itertools.groupby(runs, key=lambda run: _time(run[0])):
+        beginning = list(together)
+        recent = [run for run in recent if _time(run[-1]) >= begun - longest]
+        near = sorted(
+            (apart, end, begin)
+            for end, earlier in enumerate(recent)
+            for begin, later in enumerate(beginning)
+            if (apart := _apart(earlier[-1], later[0])) is not None
+        )
+        taken: dict[int, int] = {}
+        for _, end, begin in near:
+            if begin not in taken and end not in taken.values():
+                taken[begin] = end
+        for begin, end in taken.items():
+            recent[end] += beginning[begin]
+        fresh = [list(run) for begin, run in enumerate(beginning) if begin not in taken]
+        chained += fresh
+        recent += fresh
+    return [run for run in chained if len(run) > 1]
+
+
+def _apart(earlier: Find, later: Find) -> float | None:
+    """How far, in widths; None where that is too far or too different in size to be one."""
+    seconds, a, b = _time(later) - _time(earlier), earlier.bounding_box, later.bounding_box
+    if seconds <= 0 or min(a.width, a.height, b.width, b.height) <= 0:
+        return None
+    grown = max(a.width / b.width, b.width / a.width, a.height / b.height, b.height / a.height)
+    across, down = a.x + a.width / 2 - b.x - b.width / 2, a.y + a.height / 2 - b.y - b.height / 2
+    apart = math.hypot(across, down) / ((a.width + b.width) / 2)
+    return apart if grown <= MOST_GROWN and apart <= min(FARTHEST, FASTEST * seconds) else None
 
 
 def _joined(
