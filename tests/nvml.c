@@ -1,7 +1,8 @@
 /*
  * NVIDIA's management library as a machine with one card has it, for tests on machines without: the functions of nvml.h
  * that the program calls. Who holds how much of the card stands in the file that NVML_LEDGER names, a line for each
- * process: its number and bytes. A process that is gone holds nothing.
+ * process: its number and bytes. A process that is gone holds nothing. With NVML_DECLINES set it does not say who holds
+ * memory and how busy the card is, like a driver in a virtual machine or of a card in MIG mode.
  */
 #include <errno.h>
 #include <signal.h>
@@ -10,6 +11,7 @@
 #include <string.h>
 
 #define SUCCESS 0
+#define NOT_SUPPORTED 3
 #define INSUFFICIENT_SIZE 7
 #define MOST 64
 #define TOTAL (80ULL << 30)
@@ -52,6 +54,8 @@ int nvmlDeviceGetMemoryInfo(void *device, struct memory *memory) {
 }
 
 int nvmlDeviceGetUtilizationRates(void *device, struct utilization *rates) {
+    if (getenv("NVML_DECLINES"))
+        return NOT_SUPPORTED;
     rates->gpu = 42;
     rates->memory = 7;
     return SUCCESS;
@@ -59,6 +63,8 @@ int nvmlDeviceGetUtilizationRates(void *device, struct utilization *rates) {
 
 int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned int *count, struct process *infos) {
     struct process found[MOST];
+    if (getenv("NVML_DECLINES"))
+        return NOT_SUPPORTED;
     unsigned int there = holders(found);
     if (there > *count || infos == NULL) {
         *count = there;

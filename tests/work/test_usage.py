@@ -2,9 +2,12 @@
 
 import csv
 import io
+import json
+import os
 import shutil
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -105,6 +108,36 @@ def test_gpu_and_disk_of_a_stage_come_from_the_driver_and_the_system_into_metric
     )
     held = [samples(text, "videoannotator_stage_gpu_memory_bytes") for text in metrics]
     assert {1.0 * GIB, 2.0 * GIB, 3.0 * GIB} >= {value for sample in held for value in sample.values()}
+
+
+def test_a_driver_that_does_not_say_who_holds_memory_still_has_its_card_used(nvml: Path, tmp_path: Path) -> None:
+    """In a virtual machine or in MIG mode: what it does not tell is not known, and no reason to compute without it."""
+    (tmp_path / "ledger").write_text(f"{os.getpid()} {GIB}\n")
+    surroundings = {"LD_LIBRARY_PATH": str(nvml), "NVML_LEDGER": str(tmp_path / "ledger"), "NVML_DECLINES": "1"}
+
+    asked = [
+        subprocess.run([sys.executable, "-c", ASKS, str(os.getpid())], env=given, capture_output=True, check=True)
+        for given in (os.environ | surroundings, {n: v for n, v in surroundings.items() if n != "NVML_DECLINES"})
+    ]
+
+    declined, told = [json.loads(one.stdout) for one in asked]
+    free = [79 * GIB]
+    assert {"held": 0, "used": None, "free": free, "busy": [None], "by_process": {}} == declined
+    assert {"held": GIB, "used": GIB, "free": free, "busy": [0.42], "by_process": {str(os.getpid()): GIB}} == told
+
+
+ASKS = """
+import json, sys
+from videoannotator.machine.devices import Nvml
+from videoannotator.machine.resources import Gpus
+
+pid, nvml, gpus = int(sys.argv[1]), Nvml(), Gpus()
+held, used, looked = nvml.held_by([pid]), nvml.used_by("GPU-test", [pid]), gpus.look()
+print(json.dumps({
+    "held": held, "used": used, "free": [card.free_bytes for card in nvml.cards()],
+    "busy": [gpu.busy_share for gpu in looked], "by_process": gpus.held(),
+}))
+"""
 
 
 async def test_a_database_from_before_gpu_and_disk_were_counted_still_tells_what_it_knows(tmp_path: Path) -> None:

@@ -108,7 +108,20 @@ class Nvml(Devices):
         return name.decode() if isinstance(name, bytes) else str(name)
 
     def _users(self, handle: Any) -> list[Any]:
-        return [*self._nvml.nvmlDeviceGetComputeRunningProcesses(handle)]
+        return users_of(self._nvml, handle)
 
     def _errors(self) -> tuple[type[Exception], ...]:
         return () if self._nvml is None else (self._nvml.NVMLError,)
+
+
+def users_of(nvml: Any, handle: Any) -> list[Any]:
+    """Who holds memory of a card, as pynvml says it; nobody where the driver does not tell, and all else goes on."""
+    try:
+        return [*nvml.nvmlDeviceGetComputeRunningProcesses(handle)]
+    except refusals(nvml):
+        return []
+
+
+def refusals(nvml: Any) -> tuple[type[Exception], ...]:
+    """What a driver that works says to a question that it does not answer: of this card, to this user, at its age."""
+    return nvml.NVMLError_NotSupported, nvml.NVMLError_NoPermission, nvml.NVMLError_FunctionNotFound

@@ -19,6 +19,7 @@ from typing import Any, Self
 import msgspec
 
 from videoannotator.logs import get_logger
+from videoannotator.machine.devices import refusals, users_of
 from videoannotator.machine.families import Families, disk_bytes
 
 SAMPLE_SECONDS = 2.0
@@ -26,13 +27,13 @@ SAMPLE_SECONDS = 2.0
 log = get_logger(__name__)
 
 
-class GpuUse(msgspec.Struct, frozen=True, kw_only=True):
+class GpuUse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     index: int
     name: str
     memory_used_bytes: int
     memory_total_bytes: int
-    busy_share: float
-    """0 to 1, of the last second or so, as the driver tells it."""
+    busy_share: float | None = None
+    """0 to 1, of the last second or so, as the driver tells it; None where it does not, of a card in MIG mode say."""
 
 
 class AtWork(msgspec.Struct, frozen=True, kw_only=True):
@@ -211,7 +212,7 @@ class Gpus:
         found: dict[int, int] = {}
         try:
             for _, handle in self._handles:
-                for user in self._nvml.nvmlDeviceGetComputeRunningProcesses(handle):
+                for user in users_of(self._nvml, handle):
                     if user.usedGpuMemory is not None:
                         found[user.pid] = found.get(user.pid, 0) + user.usedGpuMemory
         except self._errors() as exc:
@@ -248,8 +249,14 @@ class Gpus:
             name=name,
             memory_used_bytes=int(memory.used),
             memory_total_bytes=int(memory.total),
-            busy_share=self._nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100,
+            busy_share=self._busy_share(handle),
         )
+
+    def _busy_share(self, handle: Any) -> float | None:
+        try:
+            return float(self._nvml.nvmlDeviceGetUtilizationRates(handle).gpu) / 100
+        except refusals(self._nvml):
+            return None
 
     def _errors(self) -> tuple[type[Exception], ...]:
         return () if self._nvml is None else (self._nvml.NVMLError,)

@@ -143,7 +143,7 @@ def _machine(sample: Sample) -> Iterator[Metric]:
     yield _labelled("videoannotator_gpu_memory_used_bytes", "Memory in use on a GPU.", labels, used)
     total = {key: gpu.memory_total_bytes for key, gpu in gpus.items()}
     yield _labelled("videoannotator_gpu_memory_total_bytes", "Memory of a GPU.", labels, total)
-    busy = {key: gpu.busy_share for key, gpu in gpus.items()}
+    busy = {key: gpu.busy_share for key, gpu in gpus.items() if gpu.busy_share is not None}
     yield _labelled("videoannotator_gpu_busy_share", "Share of time that a GPU is busy, 0 to 1.", labels, busy)
 
 
