@@ -39,6 +39,7 @@ async def _measure(folder: Path) -> None:
     for _ in range(LOOKS):
         leftovers.resident_bytes(own)
         leftovers.cpu_seconds(1, own)
+        leftovers.disk_bytes(1, own)
     say(f"one look at a family of {len(own)} processes", (time.perf_counter() - began) / LOOKS * 1e3, "ms")
     async with Resources.open(folder):
         cpu = time.process_time()
