@@ -33,7 +33,15 @@ LIMIT_SECONDS = 30.0
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     pipelines = declare(
-        tmp_path / "pipelines", "behaves", "raises", "dies", "hangs", "ignores_sigterm", "family", "closes_its_mouth"
+        tmp_path / "pipelines",
+        "behaves",
+        "raises",
+        "dies",
+        "hangs",
+        "ignores_sigterm",
+        "family",
+        "closes_its_mouth",
+        "counts_runs",
     )
     return Settings(
         storage_dir=tmp_path / "storage", pipeline_dirs=(pipelines,), min_free_bytes=1, retry_base_delay_seconds=0
@@ -135,6 +143,18 @@ async def test_a_stage_that_fails_leaves_the_others_their_results(settings, clip
     assert job.error is not None
     assert "raises" in job.error.message
     assert "SIGKILL" in job.error.message
+
+
+async def test_of_two_stages_that_make_a_file_of_one_name_the_second_fails_alone(settings, clip):
+    """Pipelines of a lab's own may do so. It costs neither the first one's file nor the job, and is said."""
+    async with Workspace.open(settings) as workspace:
+        job = await until_final(workspace, (await submit(workspace, clip, "behaves", "counts_runs")).id)
+
+    assert (JobStatus.COMPLETED, "partial") == (job.status, job.outcome)
+    assert {StageStatus.COMPLETED, StageStatus.FAILED} == {stage.status for stage in job.stages}
+    assert ["ARTIFACT_EXISTS"] == [stage.error.code for stage in job.stages if stage.error]
+    assert "'out.json' already" in job.error.message
+    assert {"manifest.json", "out.json"} == set(results(settings, job))
 
 
 async def test_a_job_without_any_result_is_failed_not_completed(settings, clip):

@@ -238,7 +238,11 @@ def _add_artifacts(connection: sqlite3.Connection, job_id: str, pipeline: str, a
             (job_id, a.name, pipeline, a.role, a.media_type, a.size, a.sha256, a.in_zip),
         )
         if added.rowcount == 0:
-            raise Conflict(f"Job {job_id} has an artifact {a.name!r} already.", code="ARTIFACT_EXISTS")
+            raise Conflict(
+                f"Another stage of job {job_id} has made a file {a.name!r} already.",
+                hint="Pipelines whose files have the same names cannot be in one job.",
+                code="ARTIFACT_EXISTS",
+            )
 
 
 def _add_intervals(connection: sqlite3.Connection, job_id: str, pipeline: str, intervals: Sequence[Interval]) -> None:

@@ -15,7 +15,7 @@ import msgspec
 
 from videoannotator.artifacts import Artifacts, video_path
 from videoannotator.errands.desk import Desk
-from videoannotator.errors import StageEnded, StageFailed, StorageTrouble, VideoAnnotatorError
+from videoannotator.errors import Conflict, StageEnded, StageFailed, StorageTrouble, VideoAnnotatorError
 from videoannotator.faults import reach
 from videoannotator.jobs import (
     Artifact,
@@ -181,7 +181,8 @@ class StageRun:
     async def _serve(self, earlier: StageResult) -> None:
         """No process, no slot. The files are those of this attempt now."""
         self._company.withdraw(self._stage.pipeline)
-        await self._publish(earlier)
+        if not await self._publish(earlier):
+            return
         told = f"{self._stage.pipeline} was done before on the same video with the same parameters: taken from there."
         await self._tools.insist(lambda: self._store.log(self._claim, self._stage.pipeline, "info", told))
 
@@ -306,17 +307,25 @@ class StageRun:
             seconds=round(seconds, 3),
             usage=self._notes.used if self._notes else None,
         )
-        await self._publish(result)
-        await self._reuse.keep(self._fingerprint, result)
+        if await self._publish(result):
+            await self._reuse.keep(self._fingerprint, result)
 
-    async def _publish(self, result: StageResult) -> None:
-        await self._tools.insist(lambda: self._store.finish_stage(self._claim, self._stage.pipeline, result))
+    async def _publish(self, result: StageResult) -> bool:
+        """False where another stage of the job made a file of the same name; then this one has failed."""
+        try:
+            await self._tools.insist(lambda: self._store.finish_stage(self._claim, self._stage.pipeline, result))
+        except Conflict as taken:
+            if taken.code != "ARTIFACT_EXISTS":
+                raise
+            await self._end_badly(taken, result.seconds)
+            return False
         reach("stage.recorded")
         await asyncio.to_thread(self._artifacts.publish, *self._where, result.artifacts)
         reach("stage.published")
         await self._drop_chunks()
         self._log.info("stage completed", seconds=result.seconds, annotations=result.annotations, cached=result.cached)
         self._is_over = True
+        return True
 
     def _with_warning(self, provenance: Provenance) -> Provenance:
         """Says so where the parameters are not those that were asked for."""
