@@ -3,6 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 
 import av
 import av.container
@@ -32,6 +33,8 @@ class Reading:
     def __init__(self, container: av.container.InputContainer, track: av.VideoStream) -> None:
         self._container, self._track = container, track
         self._tick = float(track.time_base)
+        self._ticks = {stream.index: Fraction(stream.time_base or 1) for stream in container.streams}
+        """Seconds. To ask each packet for them, and to calculate with Fractions, takes 10 us of a core."""
         self._rate = float(track.average_rate or track.guessed_rate or _DEFAULT_RATE)
         self._announced_end = _announced_end(container)
         self._announced = frame_count(track)
@@ -91,7 +94,8 @@ class Reading:
     def _is_ours(self, packet: av.Packet) -> bool:
         is_ours: bool = packet.stream_index == self._track.index
         if packet.pts is not None:
-            end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+            tick = self._ticks[packet.stream_index]
+            end = (packet.pts + (packet.duration or 0)) * tick.numerator / tick.denominator
             self._any_end = max(self._any_end, end)
             self._own_end = max(self._own_end, end) if is_ours else self._own_end
         if is_ours and not packet.is_discard:

@@ -8,7 +8,8 @@ frame rate. Nor do they enforce a length: that is done afterwards, by presentati
 
 import importlib.util
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import msgspec
@@ -100,7 +101,7 @@ class Scores:
     """`AdaptiveDetector` or `ContentDetector`, told the numbers of frames instead of their pictures."""
 
     def __init__(self, choice: Choice) -> None:
-        self._position = _load()
+        self._position = _positions()
         from scenedetect import detectors
 
         self._now = 0.0
@@ -117,7 +118,7 @@ class Scores:
 
     def numbers(self, look: Look) -> Sequence[int]:
         self._now = look.statistic
-        return [cut.frame_num for cut in self._detector.process_frame(self._position(look.number, fps=NO_RATE), None)]
+        return [cut.frame_num for cut in self._detector.process_frame(self._position(look.number), None)]
 
 
 class Told:
@@ -131,7 +132,7 @@ class Darkness:
     """`ThresholdDetector`, told how bright frames are; a fade's frame is told when it is bright again."""
 
     def __init__(self, threshold: int, bias: float) -> None:
-        self._position = _load()
+        self._position = _positions()
         from scenedetect import detectors
 
         self._detector = detectors.ThresholdDetector(threshold, min_scene_len=0, fade_bias=bias)
@@ -140,7 +141,7 @@ class Darkness:
 
     def numbers(self, look: Look) -> Sequence[int]:
         self._now = look.brightness
-        return [cut.frame_num for cut in self._detector.process_frame(self._position(look.number, fps=NO_RATE), None)]
+        return [cut.frame_num for cut in self._detector.process_frame(self._position(look.number), None)]
 
     def metrics_exist(self, timecode: Any, names: Sequence[str]) -> bool:
         """PySceneDetect asks its StatsManager, whose place this takes, before it looks at a picture."""
@@ -156,14 +157,14 @@ class _Pairwise:
     def __init__(self, name: str, threshold: float) -> None:
         from scenedetect import detectors
 
-        self._position = _load()
+        self._position = _positions()
         self._detector = getattr(detectors, name)(threshold, min_scene_len=0)
         self._detector.stats_manager = self
         self._now = 0.0
 
     def __call__(self, number: int, image: Any) -> tuple[float, bool]:
         self._now = 0.0
-        found = self._detector.process_frame(self._position(number, fps=NO_RATE), image)
+        found = self._detector.process_frame(self._position(number), image)
         return self._now, bool(found)
 
     def set_metrics(self, timecode: Any, metrics: dict[str, float]) -> None:
@@ -172,11 +173,20 @@ class _Pairwise:
             self._now = float(1.0 - value if name.startswith("hist_diff") else value)
 
 
+def _positions() -> Callable[[int], Any]:
+    """Of frames, as PySceneDetect has them. The rate is taken from another one: to work it out takes 20 us."""
+    position = _load()
+    first = position(0, fps=NO_RATE)
+    return lambda number: position(number, fps=first)
+
+
 def _load() -> Any:
     """Import and set up what detects; PySceneDetect's class for a frame's position."""
     _leave_out_what_is_around("scenedetect")
     import cv2
-    import scenedetect.detectors  # noqa: F401  (what takes the time)
+
+    with _without("tqdm"):  # progress bars, and asyncio with them: 20 ms
+        import scenedetect.detectors  # noqa: F401  (what takes the time)
     from scenedetect.common import FrameTimecode
 
     # The frames are small: more threads cost more than they bring, and the decoder wants the other core.
@@ -187,6 +197,19 @@ def _load() -> Any:
 def prepare() -> None:
     """Import what takes long."""
     _load()
+
+
+@contextmanager
+def _without(package: str) -> Iterator[None]:
+    """Who asks for a package that is not loaded yet is told that there is none."""
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[package]
 
 
 def _leave_out_what_is_around(package: str) -> None:

@@ -85,9 +85,12 @@ class Dissolves:
         for span in SPANS:
             if span >= len(looks):
                 return
-            places = (0, span // 4, span // 2, span - span // 4, span)
-            first, *between, last = (looks[place - span - 1] for place in places)
-            if _sags(first, between, last) and (found := _dissolve(first, between, last)) is not None:
+            first, last = looks[-span - 1], looks[-1]
+            if min(first.contrast, last.contrast) < FLAT or not _sags(first, looks[span // 2 - span - 1], last, 1):
+                continue
+            between = [looks[place - span - 1] for place in (span // 4, span // 2, span - span // 4)]
+            sags = all(_sags(first, look, last, quarter) for quarter, look in enumerate(between))
+            if sags and (found := _dissolve(first, between, last)) is not None:
                 yield found
 
     def end(self) -> list[Boundary]:
@@ -105,15 +108,11 @@ class _Dissolve(NamedTuple):
         return self.first <= other.end and other.first <= self.end
 
 
-def _sags(first: Look, between: Sequence[Look], last: Look) -> bool:
-    """The contrast lies below the straight line from one end to the other, most in the middle."""
-    if min(first.contrast, last.contrast) < FLAT:
-        return False
-    for share, look, most in zip(SHARES, between, SAG, strict=True):
-        straight = (1 - share) * first.contrast + share * last.contrast
-        if not LEAST_CONTRAST * straight <= look.contrast <= most * straight:
-            return False
-    return True
+def _sags(first: Look, between: Look, last: Look, quarter: int) -> bool:
+    """The contrast lies below the straight line from one end to the other, at that one of SHARES of the way."""
+    share = SHARES[quarter]
+    straight = (1 - share) * first.contrast + share * last.contrast
+    return LEAST_CONTRAST * straight <= between.contrast <= SAG[quarter] * straight
 
 
 def _dissolve(first: Look, between: Sequence[Look], last: Look) -> _Dissolve | None:
