@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from tests.sample_jobs import new_job
+from tests.store.working import steps_of
 from videoannotator.errors import Conflict
 from videoannotator.jobs import Job, JobStatus
 from videoannotator.store import queue
@@ -69,15 +70,5 @@ def fill(connection: sqlite3.Connection, number: int) -> None:
 
 def steps(connection: sqlite3.Connection) -> int:
     """Of one submission, by a key of its own so that turns are taken."""
-    taken = [0]
-
-    def count() -> int:
-        taken[0] += 1
-        return 0
-
-    connection.execute("BEGIN")
-    connection.set_progress_handler(count, 10)
-    queue.add(connection, [new_job(("scene_detection",), owner="me")], None, None, now=1)
-    connection.set_progress_handler(None, 0)
-    connection.execute("ROLLBACK")
-    return taken[0]
+    job = new_job(("scene_detection",), owner="me")
+    return steps_of(connection, lambda: queue.add(connection, [job], None, None, now=1))

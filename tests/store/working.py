@@ -1,5 +1,7 @@
 """What a worker does with the jobs of a store."""
 
+import sqlite3
+from collections.abc import Callable
 from typing import Any
 
 from tests.sample_jobs import new_job, result
@@ -34,3 +36,20 @@ async def events_of(store: SqliteStore, job_id: str) -> list[Event]:
         if event.seq == last:
             break
     return found
+
+
+def steps_of(connection: sqlite3.Connection, work: Callable[[], object]) -> int:
+    """What it costs in tens of SQLite's own steps, whatever else the machine does; it is rolled back."""
+    taken = 0
+
+    def count() -> int:
+        nonlocal taken
+        taken += 1
+        return 0
+
+    connection.execute("BEGIN")
+    connection.set_progress_handler(count, 10)
+    work()
+    connection.set_progress_handler(None, 0)
+    connection.execute("ROLLBACK")
+    return taken

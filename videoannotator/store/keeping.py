@@ -21,6 +21,7 @@ ERASED = "(erased)"
 """What stands in a batch's report in place of the name of an erased video."""
 
 _receipt = msgspec.json.Decoder(Receipt)
+_NAMED = "(SELECT value FROM json_each(:jobs))"
 _names = msgspec.json.Decoder(list[str])
 _PAGE = 1000
 _BLOCK = 4 * 1024**2
@@ -81,12 +82,15 @@ def put_receipt(connection: sqlite3.Connection, receipt: Receipt) -> None:
 
 
 def forget_names(connection: sqlite3.Connection, job_ids: Sequence[str]) -> None:
-    """Batches keep a line for each of these jobs, without its name; nothing else speaks of them any more."""
-    jobs = [(job_id,) for job_id in job_ids]
-    line = f"UPDATE batch_inputs SET video = '{ERASED}', job_id = '{ERASED}' WHERE job_id = ?"  # noqa: S608
-    connection.executemany(line, jobs)
-    connection.executemany("UPDATE jobs SET retry_of = NULL WHERE retry_of = ?", jobs)
-    connection.executemany("DELETE FROM idempotency_keys WHERE job_id = ?", jobs)
+    """
+    Batches keep a line for each of these jobs, without its name; nothing else speaks of them any more. Goes through
+    those lines once, however many jobs it is about: all other writes wait for it.
+    """
+    jobs = {"jobs": as_json(job_ids)}
+    line = f"UPDATE batch_inputs SET video = '{ERASED}', job_id = '{ERASED}' WHERE job_id IN {_NAMED}"  # noqa: S608
+    connection.execute(line, jobs)
+    connection.execute(f"UPDATE jobs SET retry_of = NULL WHERE retry_of IN {_NAMED}", jobs)  # noqa: S608
+    connection.execute(f"DELETE FROM idempotency_keys WHERE job_id IN {_NAMED}", jobs)  # noqa: S608
 
 
 def forget_tag(connection: sqlite3.Connection, tag: str) -> int:
