@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import sqlite3
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from tests.sample_jobs import new_job
 from tests.upkeep.test_upkeep import command
 from videoannotator.artifacts import MANIFEST, Artifacts
 from videoannotator.errors import NotFound
-from videoannotator.jobs import Video
+from videoannotator.jobs import Dataset, DatasetVideo, ResumableUpload, Video
 from videoannotator.store import keeping
 from videoannotator.store.sqlite import SqliteStore
 from videoannotator.store.trouble import DATABASE
@@ -138,11 +140,7 @@ async def test_an_upload_of_the_video_that_no_job_was_made_of_goes_too(tmp_path:
     assert ((), []) == (uploads, list(artifacts.uploads.iterdir()))
 
 
-def resumable(content: bytes) -> Any:
-    from datetime import UTC, datetime, timedelta
-
-    from videoannotator.jobs import ResumableUpload
-
+def resumable(content: bytes) -> ResumableUpload:
     now = datetime.now(UTC)
     return ResumableUpload(
         id="up_1",
@@ -156,6 +154,30 @@ def resumable(content: bytes) -> Any:
     )
 
 
+async def test_an_original_that_went_is_named_by_no_scan_of_its_directory(tmp_path: Path) -> None:
+    """The name of the file is the name of a child, as often as not."""
+    data, storage = tmp_path / "data", tmp_path / "storage"
+    (data / "day1").mkdir(parents=True)
+    for name, content in (("Mia.mp4", MIA), ("day1/Tom.mp4", TOM)):
+        (data / name).write_bytes(content)
+    storage.mkdir()
+    async with SqliteStore.open(storage) as store:
+        await store.add_dataset(Dataset(id="ds_1", name="d", base_path=data, created_at=datetime.now(UTC)))
+        scan = await store.begin_scan("ds_1")
+        found = [
+            DatasetVideo(path=name, size_bytes=1, modified_ns=1, video=new_job().video)
+            for name in ("Mia.mp4", "day1/Tom.mp4")
+        ]
+        await store.note_scanned("ds_1", scan.number, 2, found)
+        await store.add(job(MIA, video_path=data / "Mia.mp4", owns_video=False))
+
+        await Erasure(store, Artifacts(storage), storage).of_video(digest(MIA), originals=True)
+
+        left_in_scan = await store.dataset_videos("ds_1")
+    assert ["day1/Tom.mp4"] == [video.path for video in left_in_scan]
+    assert ["Tom.mp4"] == [file.name for file in data.rglob("*.mp4")]
+
+
 def test_the_command_says_where_to_look_and_does_not_call_it_done(storage: Path, tmp_path: Path) -> None:
     """Exit code 1: a script of the data protection officer must not tick it off."""
     (storage / "damaged.sqlite").write_bytes(b"SQLite format 3\0" + bytes(84))
@@ -163,10 +185,21 @@ def test_the_command_says_where_to_look_and_does_not_call_it_done(storage: Path,
     erased = command(tmp_path, "erase", "--video", digest(MIA), "--yes")
 
     assert 1 == erased.returncode
-    assert "1 folder in lost/ tells not whose it is: look there" in erased.stdout
+    assert "1 folder in lost/ could not be attributed to anybody: look there" in erased.stdout
     assert "another database lies in the storage directory" in erased.stdout
     (receipt,) = (storage / "receipts").iterdir()
     assert (1, 1) == tuple(json.loads(receipt.read_text())[n] for n in ("lost_unattributed", "databases_left"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+async def test_a_copy_that_cannot_be_read_is_one_to_look_at(storage: Path) -> None:
+    """A disk with bad blocks must not keep all else from being erased."""
+    (Artifacts(storage).lost / "job_mia_copy" / "videos" / "video.mp4").chmod(0)
+
+    async with SqliteStore.open(storage) as store:
+        receipt = await Erasure(store, Artifacts(storage), storage).of_video(digest(TOM), originals=False)
+
+    assert 2 == receipt.lost_unattributed
 
 
 def test_what_no_database_can_read_is_no_error(storage: Path) -> None:

@@ -93,7 +93,7 @@ def keep_count(connection: sqlite3.Connection) -> None:
     """
     On the one connection that writes: from now on it knows how many wait in each lane, so that to queue a job costs
     the same however many wait. The count is part of each transaction, also of one that is rolled back, and goes with
-    the connection.
+    the connection. See docs/decisions/0047.
     """
     connection.execute("PRAGMA temp.journal_mode = MEMORY")
     connection.executescript(_KEEP_COUNT)

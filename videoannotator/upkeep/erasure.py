@@ -227,9 +227,7 @@ def _nothing(target: _Target) -> NotFound:
 
 def unattributed(folders: int) -> str:
     """A sentence for whoever answers for the erasure."""
-    if folders == 1:
-        return "1 folder in lost/ tells not whose it is: look there."
-    return f"{folders} folders in lost/ tell not whose they are: look there."
+    return f"{folders} folder{'' if folders == 1 else 's'} in lost/ could not be attributed to anybody: look there."
 
 
 async def _is(path: Path, digest: str) -> bool:

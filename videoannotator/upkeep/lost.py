@@ -7,6 +7,7 @@ That is noted in the folder while there is such a copy: an erasure removes the c
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -57,8 +58,12 @@ def lost_jobs(
 
 
 def _videos(folder: Path) -> frozenset[str]:
-    copies = (file for file in sorted((folder / "videos").rglob("*")) if _is_plain(file))
-    return frozenset(sha256(file) for file in copies) | _input_of(folder / "results" / MANIFEST)
+    found: set[str] = set()
+    for file in sorted((folder / "videos").rglob("*")):
+        with suppress(OSError):  # what cannot be read tells nothing, and somebody has to look at it
+            if not file.is_symlink() and file.is_file():
+                found.add(sha256(file))
+    return frozenset(found) | _input_of(folder / "results" / MANIFEST)
 
 
 def _input_of(manifest: Path) -> frozenset[str]:
@@ -79,7 +84,3 @@ def _tags(folder: Path, known: frozenset[str] | None) -> frozenset[str] | None:
         return _decode_tags(note.read_bytes())
     except (OSError, msgspec.DecodeError):
         return None
-
-
-def _is_plain(file: Path) -> bool:
-    return file.is_file() and not file.is_symlink()
