@@ -29,7 +29,7 @@ _IN_SPEECH = Path(__file__).parent / "make_in_speech.py"
 _TEXT_TOKENS = 50257
 """As many as Whisper has, so that the special tokens have their real numbers."""
 
-_END, _FIRST_TIME = 50257, 50364
+_END, _FIRST_TIME, _LAST_TIME = 50257, 50364, 51864
 _PROMPT = 3
 """Tokens before the first that Whisper says: start, language, task."""
 
@@ -110,15 +110,22 @@ def _end_soon(decoder: object) -> None:
 
 
 def _talk(decoder: object, tokens: int) -> None:
-    """After the first time that it says text and no other time, so many tokens long, then the end."""
+    """
+    A time, text, a last time, the end: of every half minute so many tokens. Without the last time faster-whisper would
+    listen again from where it thinks that the last word ended, and a random model has its last word anywhere. The places
+    are so loud that the layers between cannot drown them.
+    """
     import numpy
 
     width = decoder.projection.weight.shape[1]
-    text, end = numpy.linalg.qr(numpy.random.default_rng(1).standard_normal((width, 2)))[0].T.astype("float32")
-    stop = _PROMPT + tokens
-    decoder.position_encodings.encodings[_PROMPT:stop] += 20 * text
-    decoder.position_encodings.encodings[stop:] += 20 * end
+    directions = numpy.linalg.qr(numpy.random.default_rng(1).standard_normal((width, 3)))[0].T.astype("float32")
+    text, time, end = directions
+    stop, places = _PROMPT + tokens - 2, decoder.position_encodings.encodings
+    places[_PROMPT:stop] += 5000 * text
+    places[stop] += 5000 * time
+    places[stop + 1 :] += 5000 * end
     decoder.projection.weight[_FIRST_TIME:] -= text
+    decoder.projection.weight[_LAST_TIME] = 5 * time - text
     decoder.projection.weight[_END] = 5 * end - text
 
 

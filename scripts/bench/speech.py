@@ -14,7 +14,7 @@ import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
+from alone import asked
 from rig import left_out, medians, say, workplace
 from truth_sound import speech
 
@@ -25,6 +25,7 @@ from videoannotator.pipelines.catalogue import Catalogue
 from videoannotator.pipelines.supplies import Supplies
 
 ROUNDS = 5
+ALONE = Path(__file__).with_name("alone.py")
 SECONDS = 60
 TOKENS = 100
 """In half a minute: about 75 words."""
@@ -34,42 +35,12 @@ WORDS = {
 }  # fmt: skip
 THREADS = os.cpu_count() or 1
 
-_TURNS = """
-import json, time
-print("ready", file=told, flush=True)
-for line in sys.stdin:
-    began, cpu = time.perf_counter(), time.process_time()
-    work(json.loads(line))
-    print(json.dumps([time.perf_counter() - began, time.process_time() - cpu]), file=told, flush=True)
-"""
-_ALONE = """
-import os, sys
+MODULES = ("whisperx.asr", "whisperx.alignment", "whisperx.diarize", "torch")
+
+BARE = """
+import json, os, sys, time
 told = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
-"""
-OURS = f"""
-{_ALONE}
-import importlib, pathlib, shutil, tempfile
-import whisperx.asr, whisperx.alignment, whisperx.diarize, msgspec
-from videoannotator.jobs import ModelFiles, Video
-from videoannotator.pipelines.contract import Stage
-
-class Report:
-    def progress(self, done_seconds): pass
-    def log(self, level, message): pass
-
-def work(asked):
-    folder = pathlib.Path(tempfile.mkdtemp())
-    stage = Stage(
-        video_path=pathlib.Path(asked["clip"]), video=msgspec.convert(asked["video"], Video), config=asked["config"],
-        output_folder=folder, threads=asked["threads"], max_lost_frames=0.01, report=Report(),
-        models=tuple(msgspec.convert(one, ModelFiles) for one in asked["models"]))
-    importlib.import_module("videoannotator.pipelines." + asked["pipeline"]).run(stage)
-    shutil.rmtree(folder)
-{_TURNS}
-"""
-BARE = f"""
-{_ALONE}
 import torch
 from faster_whisper import decode_audio
 from whisperx.alignment import align, load_align_model
@@ -80,20 +51,25 @@ from videoannotator.pipelines.speech_whisperx import _have_sentence_tables
 def work(asked):
     torch.manual_seed(0)
     torch.set_num_threads(asked["threads"])
-    paths = {{one["name"]: one["path"] for one in asked["models"]}}
+    paths = {one["name"]: one["path"] for one in asked["models"]}
     sound = decode_audio(asked["clip"])
     if asked["pipeline"] == "speaker_diarization":
         DiarizationPipeline(model_name=paths["pyannote-community-1"], device="cpu")(sound)
         return
     model = load_model(
         paths["faster-whisper-tiny"], "cpu", compute_type="int8", language="en", vad_method="pyannote",
-        asr_options={{"beam_size": asked["config"]["beam_size"], "temperatures": [0.0]}},
-        vad_options={{"vad_onset": 0.5, "vad_offset": 0.363}}, local_files_only=True, threads=asked["threads"])
+        asr_options={"beam_size": asked["config"]["beam_size"], "temperatures": [0.0]},
+        vad_options={"vad_onset": 0.5, "vad_offset": 0.363}, local_files_only=True, threads=asked["threads"])
     said = model.transcribe(sound, batch_size=1)
     _have_sentence_tables("en")
     aligner, about = load_align_model("en", "cpu", model_name=paths["align-en"], model_cache_only=True)
     align(said["segments"], aligner, about, sound, "cpu")
-{_TURNS}
+
+print("ready", file=told, flush=True)
+for line in sys.stdin:
+    began, cpu = time.perf_counter(), time.process_time()
+    work(json.loads(line))
+    print(json.dumps([time.perf_counter() - began, time.process_time() - cpu]), file=told, flush=True)
 """
 
 
@@ -106,7 +82,7 @@ class Side(NamedTuple):
         """Seconds by the clock and of the processors."""
         assert self.process.stdin is not None
         print(json.dumps(asked), file=self.process.stdin, flush=True)
-        wall, cpu = json.loads(self.hear())
+        wall, cpu, *_ = json.loads(self.hear())
         return wall, cpu
 
     def hear(self) -> str:
@@ -135,12 +111,9 @@ def main() -> None:
 def _overhead(catalogue: Catalogue, python: Path, pipeline: str, config: dict[str, Any], clip: Path) -> None:
     complete = catalogue.require([pipeline], {pipeline: config})[pipeline]
     models = catalogue.supplies.models(catalogue.get(pipeline), complete)
-    asked = {
-        "pipeline": pipeline, "clip": str(clip), "config": complete, "threads": THREADS,
-        "video": msgspec.to_builtins(probe(clip)), "models": msgspec.to_builtins(models),
-    }  # fmt: skip
-    ours, bare = _start(python, OURS), _start(python, BARE)
-    rows = [(ours.take(asked), bare.take(asked)) for _ in range(1 + ROUNDS)][1:]  # the first warms the caches
+    line = asked(pipeline, clip, probe(clip), config=complete, models=models, threads=THREADS)
+    ours, bare = _start(python, str(ALONE), *MODULES), _start(python, "-c", BARE)
+    rows = [(ours.take(line), bare.take(line)) for _ in range(1 + ROUNDS)][1:]  # the first warms the caches
     for side in (ours, bare):
         side.process.communicate(timeout=30)
     (mine, my_cpu), (other, their_cpu) = medians([row[0] for row in rows]), medians([row[1] for row in rows])
@@ -151,12 +124,12 @@ def _overhead(catalogue: Catalogue, python: Path, pipeline: str, config: dict[st
     say(f"{name}: overhead in processor seconds", 100 * (my_cpu / their_cpu - 1), "%", asked=10)
 
 
-def _start(python: Path, program: str) -> Side:
+def _start(python: Path, *words: str) -> Side:
     """Offline and with the stage's number of threads, as stages are."""
     quiet = {"HF_HUB_OFFLINE": "1", "PYANNOTE_METRICS_ENABLED": "0", "OMP_NUM_THREADS": str(THREADS)}
     side = Side(
         subprocess.Popen(
-            [str(python), "-P", "-c", program],
+            [str(python), "-P", *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

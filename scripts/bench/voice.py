@@ -17,10 +17,17 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from alone import asked
 from rig import CONSOLE_COMMAND, Server, medians, percentile, say, seconds_of, wait_until, workplace
 from truth_sound import speech
 
 from tests.tiny_models import WHISPER_TINY, shelf_of, whisper_at_work
+from videoannotator.environments import Environments
+from videoannotator.media.probe import probe
+from videoannotator.models.catalogue import Models
+from videoannotator.models.shelf import Shelf
+from videoannotator.pipelines.catalogue import Catalogue
+from videoannotator.pipelines.supplies import Supplies
 from videoannotator.store.trouble import DATABASE
 
 ROUNDS = 7
@@ -29,9 +36,6 @@ TOKENS = 100
 """In half a minute: about 75 words."""
 
 SHORT, LONG = 60, 600
-REPOSITORY = Path(__file__).parents[2]
-STAGING = REPOSITORY / "tests" / "staging.py"
-
 BARE = """
 import json, sys, time
 from faster_whisper import WhisperModel, decode_audio
@@ -135,20 +139,22 @@ def _memory(case: Case, short: Path, long: Path) -> None:
 
 
 def _peak_bytes(case: Case, clip: Path) -> int:
-    folder = case.folder / f"{case.pipeline}-{clip.stem}"
-    command = [sys.executable, str(STAGING), case.pipeline, str(clip), str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{case.pipeline} on {clip.name} ended with {process.returncode}")
-    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    shelf = Shelf(case.models, Models.load())
+    catalogue = Catalogue.load(supplies=Supplies(shelf, Environments(case.folder)))
+    complete = catalogue.require([case.pipeline], {case.pipeline: case.config})[case.pipeline]
+    models = catalogue.supplies.models(catalogue.get(case.pipeline), complete)
+    threads = os.cpu_count() or 1
+    line = asked(case.pipeline, clip, probe(clip), config=complete, models=models, threads=threads)
+    command = [sys.executable, str(Path(__file__).with_name("alone.py"))]
+    done = subprocess.run(command, input=json.dumps(line), stdout=subprocess.PIPE, text=True, check=True)
+    peak: int = json.loads(done.stdout.splitlines()[-1])[-1]
+    return peak
 
 
 def _stage(server: Server, case: Case, clip: Path) -> tuple[float, float]:
     """Seconds by the clock and of the processors, as the server keeps them."""
     job = server.submit(clip, case.pipeline, config={case.pipeline: case.config})
-    wait_until(lambda: server.job(job)["status"] in ("completed", "failed"), limit_seconds=300, every_seconds=0.02)
+    wait_until(lambda: server.job(job)["status"] in ("completed", "failed"), limit_seconds=900, every_seconds=0.02)
     with closing(sqlite3.connect(f"file:{server.storage / DATABASE}?mode=ro", uri=True)) as database:
         asked = """SELECT s.status, s.seconds, s.cpu_seconds FROM stages AS s JOIN jobs AS j ON j.seq = s.job
             WHERE j.id = ? AND s.pipeline = ?"""

@@ -110,7 +110,7 @@ def test_turns_are_those_of_the_library(clips: Clips) -> None:
     samples = heard(clips.path("speech.mp4"))
     options = VadOptions(threshold=0.5, min_speech_duration_ms=150, min_silence_duration_ms=250, speech_pad_ms=30)
     parameters = msgspec.convert(CATALOGUE.get("voice_activity").defaults, Parameters)
-    probabilities = [p for block in Network(1).listen(Held(samples)) for p in block.probabilities]
+    probabilities = [p for block in Network().listen(Held(samples)) for p in block.probabilities]
 
     ours = turns_from(probabilities, len(samples), parameters.rule)
 
@@ -119,17 +119,15 @@ def test_turns_are_those_of_the_library(clips: Clips) -> None:
 
 
 def test_a_long_recording_is_heard_in_blocks_without_a_seam(clips: Clips) -> None:
-    """The network remembers; forgetting at a block's end would lose or make turns there. Threads change no bit."""
+    """The network remembers; forgetting at a block's end would lose or make turns there."""
     import numpy
     from faster_whisper.vad import get_vad_model
 
     samples = numpy.tile(heard(clips.path("speech.mp4")), 15)
-    blocks = list(Network(1).listen(Held(samples)))
-    in_threads = list(Network(3).listen(Held(samples)))
+    blocks = list(Network().listen(Held(samples)))
     whole = numpy.pad(samples, (0, 512 - len(samples) % 512))
 
     assert len(blocks) == 3
-    assert in_threads == blocks
     ours = numpy.concatenate([numpy.array(block.probabilities) for block in blocks])
     assert numpy.allclose(ours[:-1], get_vad_model()(whole).reshape(-1)[:-1], atol=1e-5)
 

@@ -37,7 +37,7 @@ Stretch = tuple[int, int]
 
 def hear(stage: Stage, parameters: Parameters, recording: Recording) -> Hearing:
     stage.report.progress(0.0)
-    network = Network(stage.threads)
+    network = Network()
     rule = Rule(threshold=parameters.voice_threshold, min_speech_ms=0, min_silence_ms=PAUSE_MS, padding_ms=PADDING_MS)
     probabilities = [p for judged in network.listen(recording) for p in judged.probabilities]
     stretches = [(start, end) for start, end, _ in turns_from(probabilities, recording.length, rule)]

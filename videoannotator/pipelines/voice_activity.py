@@ -53,7 +53,7 @@ def run(stage: Stage) -> Result:
         return nothing_heard(stage, parameters.engine, _write(stage, (), None))
     with recorded(stage.video_path, stage.video) as recording:
         check(recording.ledger, stage)
-        network = silero.Network(stage.threads)
+        network = silero.Network()
         probabilities = _probabilities(stage, network, recording, parameters)
         start, length, ledger = recording.start_seconds, recording.length, recording.ledger
     turns = tuple(
@@ -114,4 +114,6 @@ class _Loud:
 
     def read(self, start: int, stop: int) -> Any:
         samples = self._recording.read(start, stop)
-        return samples if self._gain is None else samples * self._gain
+        if self._gain is not None:
+            samples *= self._gain
+        return samples
