@@ -112,8 +112,7 @@ def _end_soon(decoder: object) -> None:
 def _talk(decoder: object, tokens: int) -> None:
     """
     A time, text, a last time, the end: of every half minute so many tokens. Without the last time faster-whisper would
-    listen again from where it thinks that the last word ended, and a random model has its last word anywhere. The places
-    are so loud that the layers between cannot drown them.
+    listen again from where it thinks that the last word ended, and a random model has its last word anywhere.
     """
     import numpy
 
@@ -121,6 +120,7 @@ def _talk(decoder: object, tokens: int) -> None:
     directions = numpy.linalg.qr(numpy.random.default_rng(1).standard_normal((width, 3)))[0].T.astype("float32")
     text, time, end = directions
     stop, places = _PROMPT + tokens - 2, decoder.position_encodings.encodings
+    # So loud that the layers between cannot drown them.
     places[_PROMPT:stop] += 5000 * text
     places[stop] += 5000 * time
     places[stop + 1 :] += 5000 * end
