@@ -27,6 +27,7 @@ from videoannotator.outbound.policy import Policy
 from videoannotator.pipelines.catalogue import Catalogue
 from videoannotator.presets import DEFAULT_PRESET, builtin_presets, chosen
 from videoannotator.repeating import again, bring_video
+from videoannotator.runner.births import Births
 from videoannotator.runner.probers import Probers
 from videoannotator.runner.process import Runner
 from videoannotator.scans import Scans
@@ -109,6 +110,7 @@ class Workspace:
         cache: Cache | None = None,
         devices: Devices | None = None,
         soon: Selection | None = None,
+        births: Births | None = None,
     ) -> AsyncIterator[Self]:
         """
         Lock the directory, bring the database up to date, mend what a crash left, and begin to work. Without `cache` it
@@ -116,7 +118,7 @@ class Workspace:
 
         When the block ends no stage process is left, and what was running is pending again. The GPUs are those that
         NVIDIA's driver knows, unless `devices` are given. The processes for what will be asked for `soon`, where that
-        is known, start while all else is being opened.
+        is known, start while all else is being opened; for `births` see `Runner.open`.
 
         Raises:
             StorageTrouble: the directory is in use, full, not writable, damaged, or of a newer program.
@@ -136,7 +138,7 @@ class Workspace:
             store = await stack.enter_async_context(opened)
             if devices is None:
                 devices = stack.enter_context(closing(Nvml()))
-            runner = await stack.enter_async_context(Runner.open(storage_id(folder), devices))
+            runner = await stack.enter_async_context(Runner.open(storage_id(folder), devices, births))
             prober = await stack.enter_async_context(Probers.open(runner))
             if soon is not None:
                 _expect(soon, settings, runner, prober)

@@ -15,9 +15,13 @@ from tests.stages import Bench, benching, descriptors, is_alive
 from tests.waiting import happens
 from videoannotator.errors import StageDied
 from videoannotator.runner import leftovers
-from videoannotator.runner.process import Runner
+from videoannotator.runner.process import Making, Runner, births_ahead
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+MAKING = Making(
+    interpreter=sys.executable, code="tests.misbehaving.behaves:run", pipeline="behaves", threads=1, network="auto"
+)
 
 
 @pytest.fixture
@@ -113,13 +117,32 @@ async def test_who_is_cancelled_while_a_process_is_born_leaves_none(bench: Bench
 
 
 async def test_a_nursery_ends_with_its_runner_and_is_small(tmp_path: Path) -> None:
-    """It lives as long as the server; it may hold little more than a bare interpreter, and nothing of itself behind."""
+    """
+    It lives as long as the server; it may hold little more than a bare interpreter, and nothing of itself behind. So
+    does one that a command has begun before all else, and it is the one that is used.
+    """
     before = descriptors()
-    async with Runner.open(secrets.token_hex(8)) as runner:
-        await Bench(runner, tmp_path, "").run("behaves")
-        nursery = psutil.Process(runner.nursery_pids[0])
-        held = nursery.memory_full_info().uss
+    with births_ahead() as births:
+        ahead = births.pids
+        async with Runner.open(secrets.token_hex(8), births=births) as runner:
+            await Bench(runner, tmp_path, "").run("behaves")
+            nursery = psutil.Process(runner.nursery_pids[0])
+            held = nursery.memory_full_info().uss
+            runner.expect(MAKING)
+            await happens(lambda: runner.waiting_pids)
+            parents = tuple(psutil.Process(pid).ppid() for pid in runner.waiting_pids)
 
+    assert ahead == parents
     assert not is_alive(nursery.pid)
     assert held < 30 * 1024**2
+    assert descriptors() == before
+
+
+def test_a_nursery_of_a_command_that_refuses_leaves_nothing() -> None:
+    """Begun before it is known whether there is anything to do."""
+    before = descriptors()
+    with births_ahead() as births:
+        (pid,) = births.pids
+
+    assert not is_alive(pid)
     assert descriptors() == before

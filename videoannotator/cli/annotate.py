@@ -32,6 +32,14 @@ def add_to(commands: Any) -> None:
 
 
 def run(given: argparse.Namespace) -> int:
+    # Before all else is loaded: there is a core that has nothing to do meanwhile.
+    from videoannotator.runner.process import births_ahead
+
+    with births_ahead() as births:
+        return _run(given, births)
+
+
+def _run(given: argparse.Namespace, births: Any) -> int:
     from videoannotator.cli.inputs import find_inputs, on_this_machine, parse_settings
     from videoannotator.cli.progress import display
     from videoannotator.cli.run import annotate
@@ -48,5 +56,10 @@ def run(given: argparse.Namespace) -> int:
     )
     inputs = find_inputs(given.videos, given.output)
     return annotate(
-        inputs, selection, output=given.output, show=display(as_json=given.json), browser_copy=given.browser_copy
+        inputs,
+        selection,
+        output=given.output,
+        show=display(as_json=given.json),
+        browser_copy=given.browser_copy,
+        births=births,
     )

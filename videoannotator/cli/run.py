@@ -20,6 +20,7 @@ from videoannotator.cli.progress import Display, Ending
 from videoannotator.errors import Conflict, Refused, VideoAnnotatorError
 from videoannotator.jobs import Event, Job, JobStatus, NewJob, StageStatus, new_id
 from videoannotator.logs import configure_for_a_command
+from videoannotator.runner.births import Births
 from videoannotator.settings import Settings, load_settings
 from videoannotator.work.cache import Cache
 from videoannotator.workspace import Selection, Workspace, is_in_use
@@ -34,10 +35,16 @@ _ENDINGS = frozenset({"job.complete", "job.error", "job.cancelled"})
 
 
 def annotate(
-    inputs: Sequence[Input], selection: Selection, *, output: Path, show: Display, browser_copy: bool = False
+    inputs: Sequence[Input],
+    selection: Selection,
+    *,
+    output: Path,
+    show: Display,
+    browser_copy: bool = False,
+    births: Births | None = None,
 ) -> int:
     """
-    Annotate every video and return the exit code.
+    Annotate every video and return the exit code. `births`: as `Workspace.open` takes them.
 
     Raises:
         Refused: the selection cannot be run on any video; nothing was begun.
@@ -52,7 +59,7 @@ def annotate(
         settings = load_settings(here | places)
         # Beside the results, where whoever removes them sees it; and not linked to them, since they may be edited.
         cache = Cache(output / CACHE, settings.cache_bytes, links_out=False) if settings.cache == "on" else None
-        return asyncio.run(_Run(inputs, selection, show).work(settings, cache))
+        return asyncio.run(_Run(inputs, selection, show).work(settings, cache, births))
 
 
 class _Run:
@@ -63,10 +70,10 @@ class _Run:
         self._waiting: dict[str, Input] = {}
         self._all_well = True
 
-    async def work(self, settings: Settings, cache: Cache | None) -> int:
+    async def work(self, settings: Settings, cache: Cache | None, births: Births | None) -> int:
         async with (
             _interrupts() as interrupted,
-            Workspace.open(settings, cache=cache, soon=self._selection) as workspace,
+            Workspace.open(settings, cache=cache, soon=self._selection, births=births) as workspace,
         ):
             self._workspace = workspace
             await workspace.check(self._selection)

@@ -158,6 +158,14 @@ class Nursery:
             self._process.wait()
             self._socket.close()
 
+    def abandon(self) -> None:
+        """As `end`, for who has no loop."""
+        if not self.is_gone:
+            self.is_gone = True
+            self._process.kill()
+            self._process.wait()
+            self._socket.close()
+
     async def _send(self, said: bytes, fds: Sequence[int]) -> None:
         while True:
             try:
@@ -201,7 +209,7 @@ class Births:
             StageDied: it could not be started.
         """
         order = Bear(environ={os.fsencode(name): os.fsencode(value) for name, value in environ.items()})
-        if sys.platform == "linux" and hasattr(os, "pidfd_open") and _fits(order):
+        if _can_fork() and _fits(order):
             nursery = self._nursery(interpreter, environ, who)
             with suppress(NurseryGone):
                 answer = await nursery.ask(order, fds)
@@ -212,10 +220,21 @@ class Births:
         argv = (interpreter, "-P", "-m", "videoannotator.runner.child", str(os.getpid()))
         return Started(argv, fds=fds, environ=environ, who=who)
 
+    def begin(self, interpreter: str, environ: Mapping[str, str]) -> None:
+        """Have a nursery for it now, as far as there can be one. `environ` is that of some stage."""
+        if _can_fork():
+            with suppress(OSError):  # the first birth says so
+                self._nurseries[_identity(interpreter)] = Nursery(interpreter, environ)
+
     async def close(self) -> None:
         while self._nurseries:
             _, nursery = self._nurseries.popitem()
             await nursery.end()
+
+    def abandon(self) -> None:
+        """As `close`, for who has no loop; nothing of it is in use."""
+        while self._nurseries:
+            self._nurseries.popitem()[1].abandon()
 
     def _nursery(self, interpreter: str, environ: Mapping[str, str], who: str) -> Nursery:
         key = _identity(interpreter)
@@ -226,6 +245,10 @@ class Births:
             except OSError as exc:
                 raise StageDied(f"{who} could not be started: {interpreter}: {exc.strerror}.") from exc
         return nursery
+
+
+def _can_fork() -> bool:
+    return sys.platform == "linux" and hasattr(os, "pidfd_open")
 
 
 def _identity(interpreter: str) -> tuple[str, int]:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import secrets
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -34,6 +35,8 @@ RELEASE_SECONDS = 5.0
 """How long the memory of a GPU is waited for when the processes that held it are gone."""
 
 _PAUSE_SECONDS = 0.02
+_LIFE_BYTES = 8
+"""Written with two characters each. The names of storage directories are of that length too."""
 
 log = get_logger(__name__)
 
@@ -50,10 +53,11 @@ class Runner:
         *,
         scratch: Path,
         devices: Devices | None,
+        births: Births | None,
     ) -> None:
         self.guard = guard
         self._standby = Standby(self._end)
-        self._births = Births()
+        self._births = births or Births()
         self._expected: dict[Making, asyncio.Task[None]] = {}
         self._devices = devices
         self._scratch = scratch
@@ -66,14 +70,17 @@ class Runner:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, storage_id: str, devices: Devices | None = None) -> AsyncIterator[Self]:
+    async def open(
+        cls, storage_id: str, devices: Devices | None = None, births: Births | None = None
+    ) -> AsyncIterator[Self]:
         """
         Kill what an earlier life of this storage directory left, then start the guardian. With `devices` a process
-        that ran on a GPU counts as ended when its memory there is free.
+        that ran on a GPU counts as ended when its memory there is free. `births` are those that `births_ahead` began,
+        for storage and life of the usual lengths.
 
         When the block ends, nothing that was started inside it is left.
         """
-        life = secrets.token_hex(8)
+        life = secrets.token_hex(_LIFE_BYTES)
         begin = f"{leftovers.STAGE_MARK}={life}-".encode()
         # Threads of its own: a kill must not wait behind somebody who hashes a video in the loop's default ones.
         with ThreadPoolExecutor(4, thread_name_prefix="runner") as threads:
@@ -81,7 +88,7 @@ class Runner:
             await asyncio.get_running_loop().run_in_executor(threads, remove_earlier_scratch, storage_id)
             async with Guard.open(begin) as guard:
                 scratch = make_scratch(storage_id)
-                runner = cls(storage_id, life, guard, threads, scratch=scratch, devices=devices)
+                runner = cls(storage_id, life, guard, threads, scratch=scratch, devices=devices, births=births)
                 try:
                     yield runner
                 finally:
@@ -252,7 +259,7 @@ class Runner:
     def _environ(self, threads: int, scratch: Path, more: Mapping[str, str]) -> tuple[dict[str, str], bytes]:
         """Of the next process, and the mark in it that no other has."""
         self._started += 1
-        stage_id = f"{self._life}-{self._started:08}"  # all of one length; see `nursery.py`
+        stage_id = _stage_id(self._life, self._started)
         marks = {leftovers.STORAGE_MARK: self._storage_id, leftovers.STAGE_MARK: stage_id}
         environ = surroundings(os.environ, threads, scratch) | dict(more) | marks
         return environ, leftovers.needle(leftovers.STAGE_MARK, stage_id)
@@ -273,6 +280,22 @@ class Runner:
 
     async def in_thread(self, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *args, **kwargs))
+
+
+@contextmanager
+def births_ahead() -> Iterator[Births]:
+    """For a Runner that will be opened in a moment, in this block: what its processes are forked from starts now."""
+    births, nowhere = Births(), Path(os.devnull)
+    marks = {leftovers.STORAGE_MARK: "-" * 2 * _LIFE_BYTES, leftovers.STAGE_MARK: _stage_id("-" * 2 * _LIFE_BYTES, 0)}
+    births.begin(sys.executable, surroundings(os.environ, 1, nowhere) | marks)
+    try:
+        yield births
+    finally:
+        births.abandon()
+
+
+def _stage_id(life: str, number: int) -> str:
+    return f"{life}-{number:08}"  # all of one length; see `nursery.py`
 
 
 @contextmanager
