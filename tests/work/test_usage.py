@@ -77,13 +77,12 @@ def test_gpu_and_disk_of_a_stage_come_from_the_driver_and_the_system_into_metric
         metrics: list[str] = []
 
         def finished() -> bool:
-            now, sampled = client.get(batch).json(), client.get("/metrics").text
-            if (
-                now["pipelines"]["takes_a_card"].get("peak_gpu_memory_bytes") == 3 * GIB
-                and samples(sampled, "videoannotator_stage_gpu_memory_bytes") == of_the_stage
-            ):
-                metrics.append(sampled)
-                (tmp_path / "ledger.go").touch()
+            now = client.get(batch).json()
+            if not metrics and now["pipelines"]["takes_a_card"].get("peak_gpu_memory_bytes") == 3 * GIB:
+                sampled = client.get("/metrics").text
+                if samples(sampled, "videoannotator_stage_gpu_memory_bytes") == of_the_stage:
+                    metrics.append(sampled)
+                    (tmp_path / "ledger.go").touch()
             return bool(now["state"] == "finished")
 
         wait_for(finished)
