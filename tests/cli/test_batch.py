@@ -67,6 +67,7 @@ def test_a_directory_below_the_data_roots_is_annotated_in_place(start: Any, vide
 
     first = batch(url, *arguments, "--report", "one.json", cwd=tmp_path)
     second = batch(url, *arguments, "--report", "two.json", cwd=tmp_path)
+    typo = batch(url, videos, "--pipelines", "behaves", "--pattern", "*.mp5", cwd=tmp_path)
 
     states = [
         [line["state"] for line in json.loads((tmp_path / name).read_text())["videos"]]
@@ -74,6 +75,7 @@ def test_a_directory_below_the_data_roots_is_annotated_in_place(start: Any, vide
     ]
     assert (0, 0) == (first.returncode, second.returncode), first.stdout + second.stdout
     assert [["completed"] * 2, ["skipped"] * 2] == states
+    assert (2, True) == (typo.returncode, "There is no video in" in typo.stderr), typo.stdout
     assert not list((tmp_path / "storage" / "videos").iterdir())
     assert "sending" not in first.stdout
 

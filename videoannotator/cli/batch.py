@@ -85,8 +85,18 @@ def _submit(client: Any, given: argparse.Namespace, settings: Any) -> tuple[str,
         submitted = client.submit_batch(order | _choice(given) | {"dataset_id": dataset_id})
     else:
         return _send(client, given, order, folder)
+    _require_some(submitted, given)
     _told(submitted, {})
     return submitted["id"], {}
+
+
+def _require_some(submitted: dict[str, Any], given: argparse.Namespace) -> None:
+    """A pattern with a typo must not look like a night's work that went well. Raises Refused (NO_VIDEO_FOUND)."""
+    from videoannotator.errors import Refused
+
+    if not any(submitted[what] for what in ("jobs", "rejected", "skipped", "waiting")):
+        which = f" that {given.pattern} fits" if given.pattern else ""
+        raise Refused(f"There is no video in {given.videos}{which}.", code="NO_VIDEO_FOUND")
 
 
 def _order(given: argparse.Namespace, settings: Any) -> dict[str, Any]:
