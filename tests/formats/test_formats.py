@@ -147,12 +147,15 @@ def test_the_viewer_draws_the_scenes(tmp_path: Path, times: int) -> None:
 
 
 def test_pycocotools_loads_the_scenes(tmp_path: Path) -> None:
-    """The same file is COCO for everybody else."""
+    """The same file is COCO for everybody else, and tells time and frame of each annotation as the others do."""
     write_scenes(tmp_path / "scene_detection.json", VIDEO, SCENES)
 
     coco = read_by_pycocotools(tmp_path / "scene_detection.json")
 
     assert [a["start_time"] for a in coco.loadAnns(coco.getAnnIds(imgIds=["12"]))] == [1.0]
+    for annotation in coco.anns.values():
+        image = coco.imgs[annotation["image_id"]]
+        assert (annotation["frame_number"], annotation["timestamp"]) == (image["frame_number"], image["timestamp"])
 
 
 def test_rttm_has_ten_fields_and_reads_back(tmp_path: Path) -> None:

@@ -105,6 +105,7 @@ def _annotation(number: int, scene: Scene, video: Video) -> dict[str, Any]:
         "area": video.width * video.height,
         "iscrowd": 0,
         "timestamp": seconds(scene.start_time),
+        "frame_number": scene.frame_start,
     }
     return _scene(number, scene) | frame
 
