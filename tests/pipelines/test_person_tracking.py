@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 from pycocotools.coco import COCO
 
-from tests.clips import Clips
+from tests.clips import Clips, ffmpeg
 from tests.staging import Ran, run
 from videoannotator.annotations import BoundingBox, Build, Keypoint, Person, Sample
 from videoannotator.formats.persons import KEYPOINTS, read_persons, write_persons
@@ -171,3 +172,16 @@ def test_the_viewer_takes_every_person(tmp_path: Path) -> None:
 
     assert judge(file) == Verdict("person_tracking")
     assert not {"face_id", "attributes", "emotions"} & json.loads(file.read_text())["annotations"][0].keys()
+
+
+@pytest.mark.slow
+def test_a_process_that_stays_does_not_grow_with_each_stage(clips: Clips, tmp_path: Path) -> None:
+    """MediaPipe keeps 110 MiB for each graph that nobody closes; a warm process was soon too large to stay."""
+    clip, held = tmp_path / "short.mp4", []
+    ffmpeg("-i", clips.path("no_sound.mp4"), "-t", "1", "-c", "copy", clip)
+
+    for number in range(5):
+        run("person_tracking", clip, tmp_path / f"out{number}")
+        held.append(psutil.Process().memory_info().rss)
+
+    assert held[-1] - held[1] < 150 * 2**20

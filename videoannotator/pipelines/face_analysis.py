@@ -75,6 +75,9 @@ class Finder(Protocol):
         lower than `min_size` pixels.
         """
 
+    def close(self) -> None:
+        """Give back what would outlive the stage in a process that stays; nothing can be found after it."""
+
 
 def prepare() -> None:
     """What every engine needs, half a second's worth; which engine it will be is not known yet."""
@@ -232,6 +235,8 @@ def _look_at_all(stage: Stage, parameters: Parameters) -> tuple[Seen[Face], "_Lo
         finder=begin,
         lighter=lambda face: msgspec.structs.replace(face, landmarks=(), embedding=()),
     )
+    if seen.trouble is None:
+        made[0].finder.close()
     return seen, made[0]
 
 

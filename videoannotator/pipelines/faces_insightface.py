@@ -65,6 +65,9 @@ class InsightFaces:
         self.models: tuple[ModelUsed, ...] = (package.used,)
         self.landmark_names = _landmark_names(landmarks)
 
+    def close(self) -> None:
+        """The networks stay for the next stage."""
+
     def find(self, image: Any, sample: Sample, min_size: float) -> list[Face]:
         """As MediapipeFaces.find."""
         import numpy

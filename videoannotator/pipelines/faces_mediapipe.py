@@ -71,6 +71,11 @@ class MediapipeFaces:
         self.models = _models_used(model, mesh=self._mesh is not None)
         self.landmark_names = _landmark_names(landmarks)
 
+    def close(self) -> None:
+        self._detector.close()
+        if self._mesh is not None:
+            self._mesh.close()
+
     def find(self, image: Any, sample: Sample, min_size: float) -> list[Face]:
         """
         Faces of one RGB picture (height x width x 3), the surest first, in its pixels; none whose box is narrower or

@@ -62,6 +62,9 @@ class Finder(Protocol):
     def find(self, image: Any, sample: Sample) -> Sequence[Person]:
         """People of one RGB frame (height x width x 3), in its pixels."""
 
+    def close(self) -> None:
+        """Give back what would outlive the stage in a process that stays; nothing can be found after it."""
+
 
 def prepare() -> None:
     """What every engine needs, half a second's worth; which engine it will be is not known yet."""
@@ -123,6 +126,8 @@ def _look(stage: Stage, parameters: Parameters) -> tuple[Seen[Person], Finder]:
         frames_ahead=FRAMES_AHEAD,
         finder=begin,
     )
+    if seen.trouble is None:
+        made[0].close()
     return seen, made[0]
 
 
@@ -147,6 +152,9 @@ class _MediapipePose:
         self._min_keypoint_score = parameters.min_keypoint_score
         self._pose = Pose(static_image_mode=True, model_complexity=1, min_detection_confidence=parameters.min_score)
         self.models = _bundled_models()
+
+    def close(self) -> None:
+        self._pose.close()
 
     def find(self, image: Any, sample: Sample) -> Sequence[Person]:
         import numpy

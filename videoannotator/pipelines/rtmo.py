@@ -35,6 +35,9 @@ class Rtmo:
         self.device = device
         self.models: tuple[ModelUsed, ...] = (model.used,)
 
+    def close(self) -> None:
+        """The networks stay for the next stage."""
+
     def find(self, image: Any, sample: Sample) -> Sequence[Person]:
         """People of one RGB picture (height x width x 3, uint8), the surest first, in its pixels."""
         import cv2
