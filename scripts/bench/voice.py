@@ -154,7 +154,7 @@ def _peak_bytes(case: Case, clip: Path) -> int:
 def _stage(server: Server, case: Case, clip: Path) -> tuple[float, float]:
     """Seconds by the clock and of the processors, as the server keeps them."""
     job = server.submit(clip, case.pipeline, config={case.pipeline: case.config})
-    wait_until(lambda: server.job(job)["status"] in ("completed", "failed"), limit_seconds=900, every_seconds=0.02)
+    wait_until(lambda: server.job(job)["status"] in ("completed", "failed"), limit_seconds=900, every_seconds=0.5)
     with closing(sqlite3.connect(f"file:{server.storage / DATABASE}?mode=ro", uri=True)) as database:
         asked = """SELECT s.status, s.seconds, s.cpu_seconds FROM stages AS s JOIN jobs AS j ON j.seq = s.job
             WHERE j.id = ? AND s.pipeline = ?"""
