@@ -57,7 +57,9 @@ def main() -> None:
 
 
 def _clip(folder: Path) -> Path:
-    return scenes._real(folder / "real.mp4") if scenes.DEMO.exists() else scenes._pictures(folder / "pictures.mp4")
+    if scenes.DEMO.exists():
+        return scenes._real(folder / "real.mp4", rate="25")
+    return scenes._pictures(folder / "pictures.mp4")
 
 
 def reading(clip: Path, folder: Path) -> None:

@@ -18,7 +18,7 @@ from videoannotator.annotations import Scene, Transition
 from videoannotator.formats.scenes import write_scenes
 from videoannotator.formats.table import write_scene_table
 from videoannotator.jobs import Interval, Ledger, Output
-from videoannotator.media.frames import Conversion, Frames
+from videoannotator.media.frames import Conversion, Frames, Picture
 from videoannotator.pipelines import scene_detectors
 from videoannotator.pipelines.ahead import ahead
 from videoannotator.pipelines.chunks import Chunks
@@ -35,6 +35,9 @@ OUTPUTS = (
 )
 FRAMES_AHEAD = 256
 """Small ones: a good 15 MB at the default size. Enough to decode on while the libraries are imported."""
+
+PICTURES_AHEAD = 8
+"""Full ones. Whoever makes them small does not keep the decoder waiting: a core less that rests, 6 % of the time."""
 
 DECODER_THREADS = 4
 """At least: decoding is nearly all the work, and pictures wait for one another, so more threads than cores help."""
@@ -169,7 +172,8 @@ def _find(stage: Stage, parameters: Parameters, chunks: Chunks) -> tuple[list[Bo
             passing=stage.report.progress,
             sharing=stage.sharing,
         ) as frames,
-        ahead(_seen(frames, stage, parameters), FRAMES_AHEAD) as coming,
+        ahead(frames.pictures(), PICTURES_AHEAD) as pictures,
+        ahead(_seen(pictures, stage, parameters), FRAMES_AHEAD) as coming,
     ):
         finder, times = _Finder(parameters), Times()
         for look in chain(_kept(chunks), _keeping(coming, parameters, last, chunks, stage)):
@@ -196,16 +200,16 @@ def _kept(chunks: Chunks) -> Iterator[Look]:
         yield from msgspec.msgpack.decode(chunks[number], type=Kept).measures.looks()
 
 
-def _seen(frames: Frames, stage: Stage, parameters: Parameters) -> Iterator[_Seen]:
+def _seen(pictures: Iterator[Picture], stage: Stage, parameters: Parameters) -> Iterator[_Seen]:
     small = Conversion(stage.video, "bgr24", parameters.max_side)
     large = Conversion(stage.video, "bgr24", parameters.largest_thumbnail)
     every = Every()
-    for frame in frames.pictures():
-        image, taken = small(frame.decoded), None
-        if parameters.largest_thumbnail and every.takes(frame.timestamp):
+    for one in pictures:
+        image, taken = small(one.decoded), None
+        if parameters.largest_thumbnail and every.takes(one.timestamp):
             is_same = parameters.largest_thumbnail == parameters.max_side
-            taken = image if is_same else large(frame.decoded)
-        yield _Seen(frame.number, frame.timestamp, image, taken)
+            taken = image if is_same else large(one.decoded)
+        yield _Seen(one.number, one.timestamp, image, taken)
 
 
 def _keeping(
