@@ -226,14 +226,18 @@ def test_parent_and_baby_of_the_sample_have_their_own_faces(sample: Path, tmp_pa
     people.run(stage)
 
     told = json.loads((tmp_path / "people.json").read_text())
-    middle = {
-        row["track_id"]: row["bbox"][0] + row["bbox"][2] / 2
-        for row in json.loads(files["face_analysis.json"].read_text())["annotations"]
+    middles = {
+        name: {
+            row["track_id"]: row["bbox"][0] + row["bbox"][2] / 2 for row in json.loads(file.read_text())["annotations"]
+        }
+        for name, file in files.items()
     }
-    sides = {
-        (person["person_label"], middle[face["face_track_id"]] > 320)
+    on_the_right = {
+        (
+            middles["person_tracking.json"][person["track_id"]] > 320,
+            middles["face_analysis.json"][face["face_track_id"]] > 320,
+        )
         for person in told["persons"]
-        if person["person_label"] != "unknown"
         for face in person["face_tracks"]
     }
-    assert sides == {("adult", True), ("child", False)}
+    assert on_the_right == {(True, True), (False, False)}
