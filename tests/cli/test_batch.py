@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,16 @@ def test_a_directory_below_the_data_roots_is_annotated_in_place(start: Any, vide
     assert "sending" not in first.stdout
 
 
+@pytest.fixture
+def on_a_terminal() -> Iterator[None]:
+    """What a shell runs in the background, tests too, is made to ignore Ctrl-C, and hands that down."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("on_a_terminal")
 def test_ctrl_c_leaves_the_batch_to_the_server_and_follow_comes_back(start: Any, videos: Path, tmp_path: Path) -> None:
     """Whoever closes the laptop in the evening finds the report in the morning, over a restart of the server too."""
     server = start(data_roots=str(tmp_path))
