@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests import waiting
 from tests.clips import Clips
 from tests.engine import submit
 from tests.stages import is_alive
+from tests.tiny_models import shelf_of
 from videoannotator.jobs import Job, JobStatus
 from videoannotator.settings import Settings
 from videoannotator.workspace import Selection, Workspace
@@ -25,8 +27,8 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(storage_dir=tmp_path / "storage", min_free_bytes=1, cache="off", browser_copy=False)
 
 
-async def run(workspace: Workspace, clip: Path, *pipelines: str) -> Job:
-    job = await submit(workspace, clip, *pipelines)
+async def run(workspace: Workspace, clip: Path, pipeline: str, **config: object) -> Job:
+    job = await submit(workspace, clip, pipeline, **config)
     return await waiting.until_final(workspace, job.id, limit_seconds=30.0)
 
 
@@ -63,3 +65,18 @@ async def test_a_warm_process_makes_the_same_bytes_as_a_new_one(
     assert 1 == len(family), "one process served all three"
     assert expected == family
     assert other.name not in str(logs(settings, warm))
+
+
+async def test_whisper_stays_loaded(settings: Settings, sample: Path, tmp_path: Path) -> None:
+    """Its library starts a thread for progress bars that nobody sees: a process with a thread left over is not kept."""
+    models = shelf_of(tmp_path / "models", "faster-whisper-tiny").folder
+    async with Workspace.open(msgspec.structs.replace(settings, models_dir=models)) as workspace:
+        cold = await run(workspace, sample, "speech_recognition", model="tiny", language="en")
+        loaded = workspace.runner.waiting_pids
+        warm = await run(workspace, sample, "speech_recognition", model="tiny", language="en")
+        family = workspace.runner.waiting_pids
+
+    assert {JobStatus.COMPLETED} == {cold.status, warm.status}
+    assert files(settings, cold) == files(settings, warm)
+    assert 1 == len(loaded)
+    assert loaded == family

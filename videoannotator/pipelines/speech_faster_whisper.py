@@ -106,7 +106,9 @@ def load(stage: Stage, parameters: Parameters, device: str, arithmetic: str) -> 
 def _loaded(files: ModelFiles, device: str, arithmetic: str, threads: int) -> Any:
     """Once in the life of a process that stays warm; it remembers nothing of what it has heard."""
     from faster_whisper import WhisperModel
+    from tqdm import tqdm
 
+    tqdm.monitor_interval = 0  # no thread for bars that nobody sees: a process with one left over does not stay warm
     return WhisperModel(files.path, device=device, compute_type=arithmetic, cpu_threads=threads, local_files_only=True)
 
 
